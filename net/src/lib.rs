@@ -1,0 +1,16 @@
+//! What every program of the farm needs to meet another: the farm's private TLS, Unix sockets,
+//! dialling, serving one connection, deadlines, secrets.
+//!
+//! **Absent on purpose:** leases, commands, files; who may do what (the coordinator decides that).
+
+#![forbid(unsafe_code)]
+
+pub mod backoff;
+pub mod deadline;
+pub mod dial;
+pub mod private_file;
+pub mod serve;
+pub mod tls;
+pub mod token;
+#[cfg(unix)]
+pub mod unix;

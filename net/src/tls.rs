@@ -1,0 +1,322 @@
+//! The farm's private TLS.
+//!
+//! A farm has a certificate authority of its own, made at first start; whoever has its certificate
+//! (client profiles) or its hash (join tokens) knows the farm, by whatever address it is reached.
+//! So a server certificate names its *role* besides the machine's names, and a caller that trusts
+//! this CA and no other accepts either. Server keys live in memory only: a fresh one each start.
+
+use crate::private_file;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use sha2::{Digest as _, Sha256};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fs, io};
+
+/// The name in every server certificate that stands for "the server this CA was made for".
+const ROLE_NAME: &str = "server.motefarm.internal";
+
+/// What went wrong with certificates and keys.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file could not be read or written.
+    #[error("can not use {path}: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A certificate or key is damaged; restoring the folder from a backup is the way back.
+    #[error("the certificate or key in {place} is damaged: {problem}")]
+    Damaged {
+        /// Where it is.
+        place: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Making a certificate failed.
+    #[error("can not make a certificate: {0}")]
+    Make(#[from] rcgen::Error),
+    /// rustls refused the pieces.
+    #[error("can not set up TLS: {0}")]
+    Setup(#[from] rustls::Error),
+}
+
+fn damaged(place: impl Into<String>, problem: impl ToString) -> TlsError {
+    TlsError::Damaged { place: place.into(), problem: problem.to_string() }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// A farm's certificate authority.
+pub struct Authority {
+    ca_pem: String,
+    key_pem: String,
+}
+
+impl Authority {
+    /// Loads `ca.pem` and `ca.key` from `dir`, or makes them (0600) if there are none. Half a pair
+    /// is an error: making a new one would lock every client out.
+    pub fn load_or_create(dir: &Path) -> Result<Self, TlsError> {
+        let (pem_path, key_path) = (dir.join("ca.pem"), dir.join("ca.key"));
+        let file_error = |path: &Path| {
+            let path = path.to_owned();
+            move |source| TlsError::File { path, source }
+        };
+        match (pem_path.exists(), key_path.exists()) {
+            (true, true) => {
+                let ca_pem = fs::read_to_string(&pem_path).map_err(file_error(&pem_path))?;
+                let key_pem = fs::read_to_string(&key_path).map_err(file_error(&key_path))?;
+                let authority = Self { ca_pem, key_pem };
+                authority.issuer().map_err(|e| damaged(dir.display().to_string(), e))?;
+                Ok(authority)
+            }
+            // The key alone is a first start cut short: nobody can know a CA whose certificate
+            // was never written, so a new pair harms no one.
+            (false, _) => {
+                private_file::create_dir(dir).map_err(file_error(dir))?;
+                let authority = Self::create()?;
+                private_file::write(&key_path, authority.key_pem.as_bytes()).map_err(file_error(&key_path))?;
+                private_file::write(&pem_path, authority.ca_pem.as_bytes()).map_err(file_error(&pem_path))?;
+                Ok(authority)
+            }
+            (true, false) => Err(damaged(dir.display().to_string(), "ca.pem is there but ca.key is missing")),
+        }
+    }
+
+    fn create() -> Result<Self, TlsError> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        // A random part tells farms apart where people see the name.
+        params.distinguished_name.push(DnType::CommonName, format!("Motefarm CA {:08x}", rand::random::<u32>()));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key)?;
+        Ok(Self { ca_pem: certificate.pem(), key_pem: key.serialize_pem() })
+    }
+
+    fn issuer(&self) -> Result<Issuer<'static, KeyPair>, rcgen::Error> {
+        Issuer::from_ca_cert_pem(&self.ca_pem, KeyPair::from_pem(&self.key_pem)?)
+    }
+
+    /// The CA's certificate, for client profiles.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// The CA's hash, for join tokens and people.
+    pub fn ca_hash(&self) -> Result<String, TlsError> {
+        ca_hash(&self.ca_pem)
+    }
+
+    /// A server's side: a fresh certificate for `names` (DNS names and addresses), ALPN `h2` and
+    /// `http/1.1`. The CA goes along in the chain, for those who know only its hash.
+    pub fn server_config(&self, names: &[String]) -> Result<Arc<ServerConfig>, TlsError> {
+        let key = KeyPair::generate()?;
+        let mut all: Vec<String> = [ROLE_NAME, "localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+        all.extend(names.iter().filter(|name| !all.contains(name)).cloned().collect::<Vec<_>>());
+        let mut params = CertificateParams::new(all)?;
+        params.distinguished_name.push(DnType::CommonName, "Motefarm server");
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(&key, &self.issuer()?)?;
+        let chain = vec![certificate.der().clone(), parse_ca(&self.ca_pem)?];
+        let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|e| damaged("memory", e))?;
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+fn parse_ca(pem: &str) -> Result<CertificateDer<'static>, TlsError> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| damaged("the CA certificate", e))
+}
+
+/// SHA-256 of a CA certificate's DER, as 64 hex digits.
+pub fn ca_hash(ca_pem: &str) -> Result<String, TlsError> {
+    Ok(hex::encode(Sha256::digest(parse_ca(ca_pem)?)))
+}
+
+/// A caller's side that trusts this CA and nothing else. ALPN is left to [`crate::dial`].
+pub fn client_config(ca_pem: &str) -> Result<ClientConfig, TlsError> {
+    with_verifier(Arc::new(FarmVerifier::of_ca(parse_ca(ca_pem)?)?))
+}
+
+/// A caller's side that knows only the CA's hash: the CA must be in the chain the server sends.
+pub fn client_config_pinned(ca_hash: &str) -> Result<ClientConfig, TlsError> {
+    let mut hash = [0; 32];
+    hex::decode_to_slice(ca_hash, &mut hash).map_err(|e| damaged("the CA hash", e))?;
+    with_verifier(Arc::new(PinnedVerifier { hash, provider: provider() }))
+}
+
+fn with_verifier(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, TlsError> {
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth())
+}
+
+/// Accepts a certificate of the one CA for the dialled name or for the role.
+#[derive(Debug)]
+struct FarmVerifier(Arc<WebPkiServerVerifier>);
+
+impl FarmVerifier {
+    fn of_ca(ca: CertificateDer<'_>) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.into_owned())?;
+        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .map_err(|e| damaged("the CA certificate", e))?;
+        Ok(Self(inner))
+    }
+}
+
+impl ServerCertVerifier for FarmVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let role = ServerName::try_from(ROLE_NAME).map_err(|_| rustls::Error::General("bad role name".to_owned()))?;
+        let verify = |name| self.0.verify_server_cert(end_entity, intermediates, name, ocsp_response, now);
+        verify(&role).or_else(|_| verify(server_name))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// Finds the CA of the known hash in the chain, then verifies as [`FarmVerifier`].
+#[derive(Debug)]
+struct PinnedVerifier {
+    hash: [u8; 32],
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for PinnedVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let ca = intermediates.iter().find(|cert| Sha256::digest(cert)[..] == self.hash).ok_or_else(|| {
+            rustls::Error::General("this is another farm: its CA is not the one whose hash is in the token".to_owned())
+        })?;
+        FarmVerifier::of_ca(ca.clone())
+            .map_err(|e| rustls::Error::General(e.to_string()))?
+            .verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    async fn handshake(server: Arc<ServerConfig>, client: ClientConfig, name: &str) -> io::Result<u8> {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let serve = async {
+            let mut tls = tokio_rustls::TlsAcceptor::from(server).accept(far).await?;
+            tls.write_all(b"!").await?;
+            tls.shutdown().await
+        };
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let call = async {
+            let mut tls = tokio_rustls::TlsConnector::from(Arc::new(client)).connect(name, near).await?;
+            tls.read_u8().await
+        };
+        tokio::join!(serve, call).1
+    }
+
+    #[tokio::test]
+    async fn whoever_knows_the_ca_or_its_hash_knows_the_farm_by_any_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::load_or_create(dir.path()).unwrap();
+        let again = Authority::load_or_create(dir.path()).unwrap();
+        assert_eq!(authority.ca_pem(), again.ca_pem());
+        let server = again.server_config(&["farm.example".to_owned()]).unwrap();
+        for name in ["localhost", "10.1.2.3", "farm.example", "elsewhere.example"] {
+            let by_ca = client_config(authority.ca_pem()).unwrap();
+            assert_eq!(handshake(server.clone(), by_ca, name).await.unwrap(), b'!', "{name}");
+            let by_hash = client_config_pinned(&authority.ca_hash().unwrap()).unwrap();
+            assert_eq!(handshake(server.clone(), by_hash, name).await.unwrap(), b'!', "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn another_farm_is_refused() {
+        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ours = Authority::load_or_create(ours.path()).unwrap();
+        let theirs = Authority::load_or_create(theirs.path()).unwrap().server_config(&[]).unwrap();
+        assert!(handshake(theirs.clone(), client_config(ours.ca_pem()).unwrap(), "localhost").await.is_err());
+        let pinned = client_config_pinned(&ours.ca_hash().unwrap()).unwrap();
+        let error = handshake(theirs, pinned, "localhost").await.unwrap_err();
+        assert!(error.to_string().contains("another farm"), "{error}");
+    }
+
+    #[test]
+    fn half_a_pair_is_an_error_not_a_new_farm() {
+        let dir = tempfile::tempdir().unwrap();
+        Authority::load_or_create(dir.path()).unwrap();
+        fs::remove_file(dir.path().join("ca.key")).unwrap();
+        assert!(matches!(Authority::load_or_create(dir.path()), Err(TlsError::Damaged { .. })));
+    }
+}
