@@ -1,0 +1,22 @@
+//! The coordinator: leases instances, tracks their idle expiry, proxies commands and trees to
+//! buildlets, and keeps everything that must survive in SQLite. ARCHITECTURE.md walks through it.
+
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod bootstrap;
+pub mod cli;
+pub mod config;
+pub mod farm;
+pub mod grpc;
+pub mod http;
+pub mod identity;
+pub mod link;
+pub mod peer;
+pub mod provider;
+pub mod registry;
+pub mod run;
+pub mod serve;
+pub mod store;
+
+pub use run::main_impl;

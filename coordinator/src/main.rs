@@ -1,1 +1,5 @@
-fn main() {}
+//! `mote-coordinator`.
+
+fn main() -> std::process::ExitCode {
+    motefarm_coordinator::main_impl()
+}

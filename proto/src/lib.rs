@@ -9,7 +9,6 @@ pub mod convert;
 
 /// The farm's own protocol, `mote.v1`; the `.proto` files are its reference.
 #[expect(clippy::all, reason = "generated")]
-#[expect(unreachable_pub, reason = "generated")]
 pub mod mote {
     tonic::include_proto!("mote.v1");
 }

@@ -1,0 +1,118 @@
+//! First start: a data directory, a CA, an admin, and a client profile with which `mote` works at once.
+
+use crate::identity::Role;
+use crate::store::{Store, StoreError};
+use anyhow::Context as _;
+use motefarm_core::Timestamp;
+use motefarm_core::name::UserName;
+use motefarm_net::private_file;
+use motefarm_net::token::ApiToken;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Name of the first admin's first token.
+const FIRST_TOKEN: &str = "local";
+
+/// What a client needs to know of a farm; `mote` reads the same file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Profile {
+    /// `host:port`.
+    pub server: String,
+    /// Who the token belongs to.
+    pub user: String,
+    /// Their token.
+    pub token: String,
+    /// The farm's CA.
+    pub ca_pem: String,
+}
+
+/// Default data directory: `${XDG_DATA_HOME:-~/.local/share}/motefarm`.
+pub fn default_data_dir() -> anyhow::Result<PathBuf> {
+    use etcetera::BaseStrategy as _;
+    let base = etcetera::choose_base_strategy().context("can not find the home directory; use --data-dir")?;
+    Ok(base.data_dir().join("motefarm"))
+}
+
+/// Where `mote` looks for this machine's farm.
+fn client_profile() -> Option<PathBuf> {
+    use etcetera::BaseStrategy as _;
+    let config = match std::env::var_os("MOTE_CONFIG_DIR") {
+        Some(dir) => PathBuf::from(dir),
+        None => etcetera::choose_base_strategy().ok()?.config_dir().join("mote"),
+    };
+    Some(config.join("farms/local.toml"))
+}
+
+/// The system user's name as a user of the farm.
+pub fn own_user() -> UserName {
+    let name = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default();
+    UserName::nearest(if name.is_empty() { "admin" } else { &name })
+}
+
+/// Makes sure there is an admin with a profile: in the data directory always, and where `mote`
+/// looks unless another farm's is there.
+pub async fn first_admin(
+    store: &Store,
+    data_dir: &Path,
+    ca_pem: &str,
+    server: &str,
+    now: Timestamp,
+) -> anyhow::Result<UserName> {
+    let own_path = data_dir.join("profile.toml");
+    let existing = read(&own_path);
+    let profile = match existing {
+        Some(profile) => Profile { server: server.to_owned(), ca_pem: ca_pem.to_owned(), ..profile },
+        None => {
+            let user = own_user();
+            match store.add_user(&user, Role::Admin, now).await {
+                Ok(()) | Err(StoreError::Exists { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            // A first start cut short may have stored a token that nobody ever saw.
+            match store.revoke_token(&user, FIRST_TOKEN).await {
+                Ok(()) | Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let token = ApiToken::generate();
+            store.add_token(&user, FIRST_TOKEN, &token.hash(), None, now).await?;
+            store.audit("coordinator", "first start", user.as_str(), "admin made", now).await?;
+            Profile {
+                server: server.to_owned(),
+                user: user.to_string(),
+                token: token.secret().to_owned(),
+                ca_pem: ca_pem.to_owned(),
+            }
+        }
+    };
+    write(&own_path, &profile)?;
+    if let Some(path) = client_profile() {
+        match read(&path) {
+            Some(other) if other.ca_pem != profile.ca_pem => tracing::info!(
+                "{} is another farm's profile and was left alone; use `mote --profile {}`",
+                path.display(),
+                own_path.display()
+            ),
+            _ => {
+                if let Err(error) = write(&path, &profile) {
+                    tracing::warn!("{error:#}; use `mote --profile {}`", own_path.display());
+                }
+            }
+        }
+    }
+    profile.user.parse().context("the profile's user name is damaged")
+}
+
+fn read(path: &Path) -> Option<Profile> {
+    toml::from_str(&std::fs::read_to_string(path).ok()?).ok()
+}
+
+fn write(path: &Path, profile: &Profile) -> anyhow::Result<()> {
+    let text = toml::to_string(profile).context("can not write a profile")?;
+    if std::fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    if let Some(dir) = path.parent() {
+        private_file::create_dir(dir).with_context(|| format!("can not make {}", dir.display()))?;
+    }
+    private_file::write(path, text.as_bytes()).with_context(|| format!("can not write {}", path.display()))
+}

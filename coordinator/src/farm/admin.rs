@@ -1,0 +1,84 @@
+//! Users and tokens. Callers are admins: the edge has checked.
+
+use super::FarmError;
+use crate::app::App;
+use crate::identity::{Identity, Role};
+use motefarm_core::instance::EndReason;
+use motefarm_core::name::UserName;
+use motefarm_core::{HostType, Timestamp};
+use motefarm_net::token::{ApiToken, JoinToken};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A join token's life unless asked otherwise.
+const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// Adds a user.
+pub async fn add_user(app: &App, caller: &Identity, user: &UserName, role: Role) -> Result<(), FarmError> {
+    app.store.add_user(user, role, app.now()).await?;
+    app.audit(caller.user.as_str(), "user add", user.as_str(), role.as_str()).await;
+    Ok(())
+}
+
+/// Removes a user with their tokens, and ends their instances.
+pub async fn remove_user(app: &Arc<App>, caller: &Identity, user: &UserName) -> Result<(), FarmError> {
+    if *user == caller.user {
+        return Err(FarmError::Invalid("field user: you can not remove yourself; another admin can".to_owned()));
+    }
+    app.store.remove_user(user).await?;
+    for row in app.store.instances(Some(user)).await? {
+        app.store.end_instance(row.id, EndReason::Destroyed, app.now()).await?;
+    }
+    app.audit(caller.user.as_str(), "user remove", user.as_str(), "").await;
+    app.changed();
+    app.wake_reaper.notify_one();
+    Ok(())
+}
+
+/// Makes an API token. The secret is in the answer and nowhere else.
+pub async fn create_token(
+    app: &App,
+    caller: &Identity,
+    user: &UserName,
+    name: &str,
+    life: Option<Duration>,
+) -> Result<ApiToken, FarmError> {
+    if name.is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
+        return Err(FarmError::Invalid("field name: a token's name has 1 to 64 characters".to_owned()));
+    }
+    let token = ApiToken::generate();
+    let now = app.now();
+    app.store.add_token(user, name, &token.hash(), life.map(|life| now + life), now).await?;
+    app.audit(caller.user.as_str(), "token create", &format!("{user}/{name}"), "").await;
+    Ok(token)
+}
+
+/// Revokes an API token.
+pub async fn revoke_token(app: &App, caller: &Identity, user: &UserName, name: &str) -> Result<(), FarmError> {
+    app.store.revoke_token(user, name).await?;
+    app.audit(caller.user.as_str(), "token revoke", &format!("{user}/{name}"), "").await;
+    Ok(())
+}
+
+/// Makes a join token for machines of one host type.
+pub async fn create_join_token(
+    app: &App,
+    caller: &Identity,
+    host_type: &HostType,
+    life: Option<Duration>,
+    one_time: bool,
+) -> Result<(JoinToken, Timestamp), FarmError> {
+    let token = JoinToken::generate(&app.config.ca_hash);
+    let now = app.now();
+    let expires_at = now + life.unwrap_or(JOIN_TOKEN_LIFE);
+    app.store.add_join_token(&token, host_type, one_time, expires_at, now).await?;
+    app.audit(caller.user.as_str(), "join-token create", &token.id, host_type.as_str()).await;
+    Ok((token, expires_at))
+}
+
+/// Revokes a join token.
+pub async fn revoke_join_token(app: &App, caller: &Identity, id: &str) -> Result<(), FarmError> {
+    app.store.revoke_join_token(id, app.now()).await?;
+    app.audit(caller.user.as_str(), "join-token revoke", id, "").await;
+    Ok(())
+}

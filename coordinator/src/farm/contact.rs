@@ -1,0 +1,178 @@
+//! A buildlet in contact: from its first word to the end of its connection.
+
+use super::{FarmError, allocate};
+use crate::app::App;
+use crate::link::{Link, LinkError};
+use crate::registry::Session;
+use crate::store::{BuildletRow, InstanceRow};
+use futures_util::StreamExt as _;
+use motefarm_core::instance::{EndReason, InstanceState};
+use motefarm_core::{HostType, InstanceId};
+use motefarm_proto::mote;
+use prost::Message as _;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// How a buildlet came here.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// `local`, `join` or `static`.
+    pub provider: &'static str,
+    /// What it is taken for, whatever it says of itself; `None`: believe it.
+    pub host_type: Option<HostType>,
+    /// Who it must be (the one that proved itself when joining); `None`: believe it.
+    pub buildlet_id: Option<String>,
+    /// By which token, for `join`.
+    pub join_token_id: Option<String>,
+}
+
+/// Serves one connection to a buildlet until it ends or the coordinator stops. Errors are why it
+/// did not come about or how it ended.
+pub async fn serve(app: &Arc<App>, link: Arc<dyn Link>, origin: &Origin) -> Result<(), FarmError> {
+    let description = link.describe().await?;
+    let host_type = match &origin.host_type {
+        Some(host_type) => host_type.clone(),
+        None => description.host_type.parse().map_err(|e| FarmError::Invalid(format!("the buildlet's host type: {e}")))?,
+    };
+    if origin.buildlet_id.as_ref().is_some_and(|id| *id != description.buildlet_id) {
+        return Err(FarmError::Invalid("the buildlet gave another id than it joined with".to_owned()));
+    }
+    app.store
+        .save_buildlet(&BuildletRow {
+            id: description.buildlet_id.clone(),
+            hostname: description.hostname.clone(),
+            host_type: host_type.clone(),
+            provider: origin.provider.to_owned(),
+            slots: description.lease_slots,
+            version: description.version.clone(),
+            join_token_id: origin.join_token_id.clone(),
+            last_seen_at: app.now(),
+        })
+        .await?;
+    // Before the first report is asked for: what is ready now must be in it.
+    let expected = app.store.instances_of_buildlet(&description.buildlet_id).await?;
+    let mut reports = link.watch().await?;
+    let session = Arc::new(Session::new(&description, host_type, link));
+    let first = next_report(app, &mut reports).await?;
+    reconcile(app, &session, &expected, &first).await?;
+    session.take_report(&first);
+    app.registry.add(session.clone());
+    tracing::info!(
+        buildlet.id = session.buildlet_id, host.type = %session.host_type, provider = origin.provider,
+        sandbox = description.sandbox, instances = first.instances.len(), "buildlet in contact"
+    );
+    app.wake_allocator.notify_one();
+    app.wake_reaper.notify_one();
+    resume_starting(app, &session, &expected);
+    app.changed();
+    let ended = loop {
+        match next_report(app, &mut reports).await {
+            Ok(report) => take_report(app, &session, &report).await,
+            Err(error) => break error,
+        }
+    };
+    if app.registry.remove(&session) {
+        app.store.buildlet_lost(&session.buildlet_id).await?;
+        app.store.buildlet_seen(&session.buildlet_id, app.now()).await?;
+        app.changed();
+        if !app.shutdown.is_cancelled() {
+            tracing::warn!(buildlet.id = session.buildlet_id, error = %ended, "buildlet out of contact");
+        }
+    }
+    Err(ended)
+}
+
+async fn next_report(
+    app: &App,
+    reports: &mut crate::link::LinkStream<mote::BuildletReport>,
+) -> Result<mote::BuildletReport, FarmError> {
+    tokio::select! {
+        report = reports.next() => match report {
+            Some(report) => Ok(report?),
+            None => Err(FarmError::Unavailable("its stream of reports ended".to_owned())),
+        },
+        () = app.shutdown.cancelled() => Err(FarmError::Unavailable("the coordinator is stopping".to_owned())),
+    }
+}
+
+/// Brings the rows and a buildlet's first report together.
+async fn reconcile(
+    app: &Arc<App>,
+    session: &Arc<Session>,
+    expected: &[InstanceRow],
+    report: &mote::BuildletReport,
+) -> Result<(), FarmError> {
+    let reported: HashMap<InstanceId, &mote::InstanceReport> =
+        report.instances.iter().filter_map(|i| Some((i.instance_id.parse().ok()?, i))).collect();
+    for row in expected {
+        match row.state {
+            InstanceState::Lost if reported.contains_key(&row.id) => {
+                app.store.found_again(row.id).await?;
+                if let Some(lease) = row.lease {
+                    session.link.set_leases(vec![(row.id, lease.expires_at)]).await?;
+                }
+            }
+            InstanceState::Ready | InstanceState::Lost if !reported.contains_key(&row.id) => {
+                tracing::warn!(instance.id = %row.id, buildlet.id = session.buildlet_id, "the buildlet no longer has this instance");
+                app.store.end_instance(row.id, EndReason::BuildletForgot, app.now()).await?;
+            }
+            _ => {}
+        }
+    }
+    for (id, instance) in &reported {
+        let mine = app
+            .store
+            .instance(*id)
+            .await?
+            .is_some_and(|row| row.buildlet_id.as_deref() == Some(&session.buildlet_id) && row.state != InstanceState::Gone);
+        if !mine {
+            tracing::warn!(instance.id = %id, buildlet.id = session.buildlet_id, "the buildlet has an instance that is nobody's; ending it");
+            session.link.end_instance(*id).await?;
+            continue;
+        }
+        if instance.ended_execs > 0 {
+            collect_outcomes(app, session, *id).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Instances that were being made when the connection or the coordinator died are made again.
+fn resume_starting(app: &Arc<App>, session: &Arc<Session>, expected: &[InstanceRow]) {
+    for row in expected.iter().filter(|row| row.state == InstanceState::Starting) {
+        let (app, session, id) = (app.clone(), session.clone(), row.id);
+        app.clone().spawn(async move { allocate::start(&app, &session, id).await });
+    }
+}
+
+async fn take_report(app: &Arc<App>, session: &Arc<Session>, report: &mote::BuildletReport) {
+    for id in session.take_report(report) {
+        // The end of an execution is a use: idle time counts from here.
+        if let Ok(Some(row)) = app.store.instance(id).await
+            && let Err(error) = super::renew::renew(app, &row).await
+        {
+            tracing::debug!(instance.id = %id, %error, "not renewed at an execution's end");
+        }
+        if let Err(error) = collect_outcomes(app, session, id).await {
+            tracing::warn!(instance.id = %id, %error, "outcomes could not be collected; the next report tries again");
+        }
+    }
+}
+
+/// Records the outcomes of an instance's executions that we think still run.
+async fn collect_outcomes(app: &Arc<App>, session: &Session, id: InstanceId) -> Result<(), FarmError> {
+    if app.store.running_executions(id).await?.is_empty() {
+        return Ok(());
+    }
+    let execs = match session.link.list_execs(id).await {
+        // Ended meanwhile.
+        Err(LinkError::Refused(status)) if status.code() == tonic::Code::NotFound => return Ok(()),
+        other => other?,
+    };
+    for exec in execs {
+        if let (Ok(exec_id), Some(outcome)) = (exec.exec_id.parse(), exec.outcome) {
+            app.store.record_outcome(exec_id, &outcome.encode_to_vec()).await?;
+        }
+    }
+    Ok(())
+}

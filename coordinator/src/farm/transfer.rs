@@ -1,0 +1,98 @@
+//! Trees into instances, archives out of them.
+
+use super::{FarmError, access, exec, renew};
+use crate::app::App;
+use crate::identity::Identity;
+use crate::link::LinkError;
+use crate::registry::Session;
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use motefarm_cas::batch::{BatchPacker, Content, LocalBlob};
+use motefarm_core::Digest;
+use motefarm_proto::{convert, mote};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Rounds of "what is missing" with a buildlet that keeps its own store: directories first, then
+/// files, each in portions of at most 100,000.
+const MOST_ROUNDS: usize = 64;
+
+/// Brings a directory of an instance to a tree. Answers what blobs the farm lacks, if any.
+pub async fn sync_tree(
+    app: &Arc<App>,
+    caller: &Identity,
+    request: mote::SyncTreeRequest,
+) -> Result<mote::TreeSyncResult, FarmError> {
+    let sync = request.sync.ok_or_else(|| FarmError::Invalid("field sync: is missing".to_owned()))?;
+    convert::work_path("sync.dest", &sync.dest)?;
+    let root = sync.root.as_ref().ok_or_else(|| FarmError::Invalid("field sync.root: is missing".to_owned()))?;
+    let root = convert::digest(root)?;
+    let instance = access::usable_instance(app, caller, &request.instance).await?;
+    renew::renew(app, &instance).await?;
+    let _pinned = app.cas.pin(vec![root]);
+    let session = exec::session_of(app, &instance).await?;
+    for _ in 0..MOST_ROUNDS {
+        let result = session.link.sync_tree(instance.id, sync.clone()).await?;
+        if result.missing.is_empty() || session.reads_farm_store {
+            return Ok(result);
+        }
+        let needed = result.missing.iter().map(convert::digest).collect::<Result<Vec<_>, _>>()?;
+        let lacking = app.cas.missing(&needed);
+        if !lacking.is_empty() {
+            return Ok(mote::TreeSyncResult { missing: lacking.into_iter().map(Into::into).collect(), ..Default::default() });
+        }
+        forward(app, &session, needed).await?;
+    }
+    Err(FarmError::Unavailable(format!("the buildlet of {} does not keep what it is sent; is its store full?", instance.name)))
+}
+
+/// Sends blobs of the farm's store to a buildlet's own.
+async fn forward(app: &App, session: &Session, digests: Vec<Digest>) -> Result<(), FarmError> {
+    let _pinned = app.cas.pin(digests.clone());
+    let blobs = digests.into_iter().map(|digest| LocalBlob { digest, content: Content::Stored(Arc::new(app.cas.clone())) });
+    let (batches, failure) = BatchPacker::new(blobs.collect()).into_stream();
+    let summary = session.link.upload(batches.boxed()).await;
+    if let Some(error) = failure.take() {
+        return Err(FarmError::Unavailable(format!("blobs could not be read from the farm's store: {error}")));
+    }
+    match summary {
+        Ok(summary) => {
+            tracing::debug!(buildlet.id = session.buildlet_id, blobs = summary.stored, bytes = summary.stored_bytes, "forwarded");
+            Ok(())
+        }
+        Err(LinkError::Lost(why)) => Err(FarmError::Unavailable(format!("the buildlet was lost while blobs were sent to it: {why}"))),
+        Err(refused) => Err(refused.into()),
+    }
+}
+
+/// Streams an archive of a directory of an instance.
+pub async fn get_tar(
+    app: &Arc<App>,
+    caller: &Identity,
+    request: mote::GetTarRequest,
+) -> Result<BoxStream<'static, Result<mote::TarChunk, FarmError>>, FarmError> {
+    convert::work_path("dir", &request.dir)?;
+    let instance = access::usable_instance(app, caller, &request.instance).await?;
+    renew::renew(app, &instance).await?;
+    let session = exec::session_of(app, &instance).await?;
+    let ask = mote::BuildletGetTarRequest {
+        instance_id: instance.id.to_string(),
+        dir: request.dir,
+        compression: request.compression,
+    };
+    let chunks = session.link.get_tar(ask).await?;
+    let stopping = app.shutdown.clone().cancelled_owned();
+    Ok(chunks.map(|chunk| chunk.map_err(FarmError::from)).take_until(stopping).boxed())
+}
+
+/// Reaches an instance's buildlet. Answers the round trip's time in microseconds.
+pub async fn ping(app: &Arc<App>, caller: &Identity, name: &str) -> Result<(mote::InstanceInfo, u64), FarmError> {
+    let row = access::usable_instance(app, caller, name).await?;
+    renew::renew(app, &row).await?;
+    let session = exec::session_of(app, &row).await?;
+    let asked = Instant::now();
+    session.link.describe().await?;
+    let round_trip = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let row = access::instance(app, caller, &row.id.to_string()).await?;
+    Ok((super::info::instance(app, &row), round_trip))
+}

@@ -1,0 +1,152 @@
+//! `mote.v1.Farm`.
+
+use super::status::caller;
+use crate::app::App;
+use crate::farm::{FarmError, create, destroy, exec, info, transfer};
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use motefarm_cas::batch::{BatchError, BatchReceiver};
+use motefarm_proto::mote::farm_server::Farm;
+use motefarm_proto::{convert, mote};
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::{Request, Response, Status, Streaming};
+
+pub(super) struct FarmService(pub(super) Arc<App>);
+
+type Answer<T> = Result<Response<T>, Status>;
+type StreamOf<T> = BoxStream<'static, Result<T, Status>>;
+
+fn streaming<T: Send + 'static>(stream: BoxStream<'static, Result<T, FarmError>>) -> Response<StreamOf<T>> {
+    Response::new(stream.map_err(Status::from).boxed())
+}
+
+#[tonic::async_trait]
+impl Farm for FarmService {
+    type CreateInstanceStream = StreamOf<mote::CreateInstanceEvent>;
+    type ExecuteStream = StreamOf<mote::ExecEvent>;
+    type AttachExecStream = StreamOf<mote::ExecEvent>;
+    type GetTarStream = StreamOf<mote::TarChunk>;
+
+    async fn who_am_i(&self, request: Request<mote::WhoAmIRequest>) -> Answer<mote::WhoAmIResponse> {
+        let caller = caller(&request)?;
+        Ok(Response::new(mote::WhoAmIResponse {
+            user: caller.user.to_string(),
+            role: caller.role.as_str().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }))
+    }
+
+    async fn list_host_types(&self, _: Request<mote::ListHostTypesRequest>) -> Answer<mote::ListHostTypesResponse> {
+        Ok(Response::new(mote::ListHostTypesResponse { host_types: info::list_host_types(&self.0).await? }))
+    }
+
+    async fn create_instance(
+        &self,
+        request: Request<mote::CreateInstanceRequest>,
+    ) -> Answer<Self::CreateInstanceStream> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let id = convert::instance_id(&request.instance_id)?;
+        let host_type =
+            request.host_type.parse().map_err(|e| Status::invalid_argument(format!("field host_type: {e}")))?;
+        let idle = (request.idle_timeout_ms > 0).then(|| Duration::from_millis(request.idle_timeout_ms));
+        Ok(streaming(create::create(&self.0, &caller, id, host_type, idle).await?))
+    }
+
+    async fn list_instances(
+        &self,
+        request: Request<mote::ListInstancesRequest>,
+    ) -> Answer<mote::ListInstancesResponse> {
+        let caller = caller(&request)?;
+        let instances = info::list_instances(&self.0, &caller, request.get_ref().all_users).await?;
+        Ok(Response::new(mote::ListInstancesResponse { instances }))
+    }
+
+    async fn ping_instance(&self, request: Request<mote::PingInstanceRequest>) -> Answer<mote::PingInstanceResponse> {
+        let caller = caller(&request)?;
+        let (instance, round_trip_us) = transfer::ping(&self.0, &caller, &request.get_ref().instance).await?;
+        Ok(Response::new(mote::PingInstanceResponse { instance: Some(instance), round_trip_us }))
+    }
+
+    async fn destroy_instance(
+        &self,
+        request: Request<mote::DestroyInstanceRequest>,
+    ) -> Answer<mote::DestroyInstanceResponse> {
+        let caller = caller(&request)?;
+        destroy::destroy(&self.0, &caller, &request.get_ref().instance).await?;
+        Ok(Response::new(mote::DestroyInstanceResponse {}))
+    }
+
+    async fn execute(&self, request: Request<mote::ExecuteRequest>) -> Answer<Self::ExecuteStream> {
+        let caller = caller(&request)?;
+        Ok(streaming(exec::execute(&self.0, &caller, request.into_inner()).await?))
+    }
+
+    async fn attach_exec(&self, request: Request<mote::AttachExecRequest>) -> Answer<Self::AttachExecStream> {
+        let caller = caller(&request)?;
+        Ok(streaming(exec::attach(&self.0, &caller, request.into_inner()).await?))
+    }
+
+    async fn list_execs(&self, request: Request<mote::ListExecsRequest>) -> Answer<mote::ListExecsResponse> {
+        let caller = caller(&request)?;
+        let execs = exec::list(&self.0, &caller, &request.get_ref().instance).await?;
+        Ok(Response::new(mote::ListExecsResponse { execs }))
+    }
+
+    async fn ack_output(&self, request: Request<mote::AckOutputRequest>) -> Answer<mote::AckOutputResponse> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        exec::ack(&self.0, &caller, &request.exec_id, request.offset).await?;
+        Ok(Response::new(mote::AckOutputResponse {}))
+    }
+
+    async fn write_stdin(&self, request: Request<mote::WriteStdinRequest>) -> Answer<mote::WriteStdinResponse> {
+        let caller = caller(&request)?;
+        Ok(Response::new(exec::write_stdin(&self.0, &caller, request.into_inner()).await?))
+    }
+
+    async fn signal_exec(&self, request: Request<mote::SignalExecRequest>) -> Answer<mote::SignalExecResponse> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        exec::signal(&self.0, &caller, &request.exec_id, request.signal).await?;
+        Ok(Response::new(mote::SignalExecResponse {}))
+    }
+
+    async fn cancel_exec(&self, request: Request<mote::CancelExecRequest>) -> Answer<mote::CancelExecResponse> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        exec::cancel(&self.0, &caller, &request.exec_id, request.grace_ms).await?;
+        Ok(Response::new(mote::CancelExecResponse {}))
+    }
+
+    async fn upload_blobs(&self, request: Request<Streaming<mote::BlobBatch>>) -> Answer<mote::UploadSummary> {
+        let mut batches = request.into_inner();
+        let mut receiver = BatchReceiver::new(self.0.cas.clone());
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            // Hashing and writing block; one batch at a time keeps memory to one batch.
+            receiver = blocking(move || receiver.accept(batch).map(|()| receiver)).await?;
+        }
+        Ok(Response::new(blocking(move || receiver.finish()).await?))
+    }
+
+    async fn sync_tree(&self, request: Request<mote::SyncTreeRequest>) -> Answer<mote::TreeSyncResult> {
+        let caller = caller(&request)?;
+        Ok(Response::new(transfer::sync_tree(&self.0, &caller, request.into_inner()).await?))
+    }
+
+    async fn get_tar(&self, request: Request<mote::GetTarRequest>) -> Answer<Self::GetTarStream> {
+        let caller = caller(&request)?;
+        Ok(streaming(transfer::get_tar(&self.0, &caller, request.into_inner()).await?))
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BatchError> + Send + 'static,
+) -> Result<T, Status> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(Status::from),
+        Err(_) => Err(Status::internal("storing blobs failed; the operator finds the cause in the coordinator's log")),
+    }
+}

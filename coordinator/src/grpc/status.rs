@@ -1,0 +1,36 @@
+//! The only mapping from the farm's errors to gRPC codes.
+
+use crate::farm::FarmError;
+use crate::identity::Identity;
+use crate::link::LinkError;
+use crate::store::StoreError;
+use tonic::{Request, Status};
+
+impl From<FarmError> for Status {
+    fn from(error: FarmError) -> Self {
+        let text = error.to_string();
+        match error {
+            FarmError::NotFound { .. } | FarmError::Ended { .. } => Self::not_found(text),
+            FarmError::Invalid(_) => Self::invalid_argument(text),
+            FarmError::Conflict(_) => Self::already_exists(text),
+            FarmError::NotReady(_) => Self::failed_precondition(text),
+            FarmError::Exhausted(_) => Self::resource_exhausted(text),
+            FarmError::Unavailable(_) => Self::unavailable(text),
+            FarmError::Link(LinkError::Lost(_)) => Self::unavailable(text),
+            // The buildlet's own word: it names the field, the file or the bound.
+            FarmError::Link(LinkError::Refused(status)) => Self::new(status.code(), status.message()),
+            FarmError::Store(StoreError::Database(sqlx::Error::PoolClosed)) => {
+                Self::unavailable("the coordinator is stopping")
+            }
+            FarmError::Store(error) => {
+                tracing::error!(%error, "a call failed in the farm's database");
+                Self::internal("the farm's database failed; its operator finds the cause in the coordinator's log")
+            }
+        }
+    }
+}
+
+/// The caller, as the authorising layer found out.
+pub(super) fn caller<T>(request: &Request<T>) -> Result<Identity, Status> {
+    request.extensions().get::<Identity>().cloned().ok_or_else(|| Status::unauthenticated("no identity"))
+}

@@ -1,0 +1,194 @@
+//! A buildlet that is not there, for tests: it remembers what it was asked and reports what it is told.
+
+use super::{Link, LinkError, LinkStream};
+use futures_util::stream::{BoxStream, StreamExt as _};
+use motefarm_core::{ExecId, InstanceId, Timestamp};
+use motefarm_proto::mote;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::watch;
+use tonic::Status;
+
+/// What the fake has and was told.
+#[derive(Debug, Clone, Default)]
+pub struct FakeState {
+    /// Its instances, with what runs in each.
+    pub instances: BTreeMap<InstanceId, BTreeSet<String>>,
+    /// Lease ends it was told.
+    pub lease_ends: BTreeMap<InstanceId, Timestamp>,
+    /// How often each call that changes something came.
+    pub creates: usize,
+    /// See above.
+    pub ends: usize,
+}
+
+/// See the module. Clones are the same buildlet.
+#[derive(Clone)]
+pub struct FakeLink {
+    description: Arc<mote::BuildletDescription>,
+    state: Arc<Mutex<FakeState>>,
+    reports: watch::Sender<mote::BuildletReport>,
+    connected: watch::Sender<bool>,
+}
+
+impl FakeLink {
+    /// A buildlet of this type with so many slots.
+    pub fn new(buildlet_id: &str, host_type: &str, slots: u64) -> Self {
+        let description = mote::BuildletDescription {
+            buildlet_id: buildlet_id.to_owned(),
+            hostname: "fake".to_owned(),
+            host_type: host_type.to_owned(),
+            lease_slots: slots,
+            reads_farm_store: true,
+            ..Default::default()
+        };
+        Self {
+            description: Arc::new(description),
+            state: Arc::default(),
+            reports: watch::Sender::new(mote::BuildletReport::default()),
+            connected: watch::Sender::new(true),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FakeState> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// What it has and was told, now.
+    pub fn state(&self) -> FakeState {
+        self.lock().clone()
+    }
+
+    /// Changes what it has, and reports it.
+    pub fn change(&self, change: impl FnOnce(&mut FakeState)) {
+        change(&mut self.lock());
+        self.report();
+    }
+
+    /// Cuts or restores the connection.
+    pub fn connect(&self, connected: bool) {
+        self.connected.send_replace(connected);
+    }
+
+    fn report(&self) {
+        let instances = self
+            .lock()
+            .instances
+            .iter()
+            .map(|(id, execs)| mote::InstanceReport {
+                instance_id: id.to_string(),
+                running_execs: execs.iter().cloned().collect(),
+                ..Default::default()
+            })
+            .collect();
+        self.reports.send_replace(mote::BuildletReport { instances, free_disk_bytes: 0 });
+    }
+
+    fn check(&self) -> Result<(), LinkError> {
+        if *self.connected.borrow() { Ok(()) } else { Err(LinkError::Lost("the fake is cut off".to_owned())) }
+    }
+}
+
+fn not_faked<T>() -> Result<T, LinkError> {
+    Err(LinkError::Refused(Box::new(Status::unimplemented("the fake runs nothing"))))
+}
+
+#[tonic::async_trait]
+impl Link for FakeLink {
+    async fn describe(&self) -> Result<mote::BuildletDescription, LinkError> {
+        self.check()?;
+        Ok((*self.description).clone())
+    }
+
+    async fn watch(&self) -> Result<LinkStream<mote::BuildletReport>, LinkError> {
+        self.check()?;
+        let (mut reports, mut connected) = (self.reports.subscribe(), self.connected.subscribe());
+        reports.mark_changed();
+        let (send, receive) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    Ok(()) = reports.changed() => {
+                        let report = reports.borrow_and_update().clone();
+                        if send.send(Ok(report)).await.is_err() { return }
+                    }
+                    _ = connected.wait_for(|connected| !connected) => {
+                        let _ = send.send(Err(LinkError::Lost("the fake was cut off".to_owned()))).await;
+                        return;
+                    }
+                    () = send.closed() => return,
+                }
+            }
+        });
+        Ok(tokio_stream::wrappers::ReceiverStream::new(receive).boxed())
+    }
+
+    async fn create_instance(&self, request: mote::BuildletCreateInstanceRequest) -> Result<String, LinkError> {
+        self.check()?;
+        let id = request.instance_id.parse().map_err(|_| LinkError::Lost("bad id".to_owned()))?;
+        self.change(|state| {
+            state.creates += 1;
+            state.instances.entry(id).or_default();
+        });
+        Ok("/workdir".to_owned())
+    }
+
+    async fn end_instance(&self, id: InstanceId) -> Result<(), LinkError> {
+        self.check()?;
+        self.change(|state| {
+            state.ends += 1;
+            state.instances.remove(&id);
+        });
+        Ok(())
+    }
+
+    async fn set_leases(&self, ends: Vec<(InstanceId, Timestamp)>) -> Result<(), LinkError> {
+        self.check()?;
+        self.lock().lease_ends.extend(ends);
+        Ok(())
+    }
+
+    async fn execute(&self, _: mote::BuildletExecuteRequest) -> Result<LinkStream<mote::ExecEvent>, LinkError> {
+        not_faked()
+    }
+
+    async fn attach(&self, _: mote::BuildletAttachExecRequest) -> Result<LinkStream<mote::ExecEvent>, LinkError> {
+        not_faked()
+    }
+
+    async fn list_execs(&self, _: InstanceId) -> Result<Vec<mote::ExecInfo>, LinkError> {
+        self.check()?;
+        Ok(Vec::new())
+    }
+
+    async fn ack_output(&self, _: InstanceId, _: ExecId, _: u64) -> Result<(), LinkError> {
+        not_faked()
+    }
+
+    async fn write_stdin(
+        &self,
+        _: mote::BuildletWriteStdinRequest,
+    ) -> Result<mote::BuildletWriteStdinResponse, LinkError> {
+        not_faked()
+    }
+
+    async fn signal(&self, _: InstanceId, _: ExecId, _: i32) -> Result<(), LinkError> {
+        not_faked()
+    }
+
+    async fn cancel(&self, _: InstanceId, _: ExecId, _: u64) -> Result<(), LinkError> {
+        not_faked()
+    }
+
+    async fn upload(&self, _: BoxStream<'static, mote::BlobBatch>) -> Result<mote::UploadSummary, LinkError> {
+        not_faked()
+    }
+
+    async fn sync_tree(&self, _: InstanceId, _: mote::TreeSync) -> Result<mote::TreeSyncResult, LinkError> {
+        not_faked()
+    }
+
+    async fn get_tar(&self, _: mote::BuildletGetTarRequest) -> Result<LinkStream<mote::TarChunk>, LinkError> {
+        not_faked()
+    }
+}

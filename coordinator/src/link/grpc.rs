@@ -1,0 +1,131 @@
+//! A link over gRPC: `mote.v1.Buildlet` on any channel.
+
+use super::{Link, LinkError, LinkStream};
+use futures_util::stream::{BoxStream, StreamExt as _};
+use motefarm_core::{ExecId, InstanceId, Timestamp};
+use motefarm_net::dial::Bearer;
+use motefarm_proto::mote::buildlet_client::BuildletClient;
+use motefarm_proto::{MAX_MESSAGE_BYTES, mote};
+use std::time::Duration;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+/// Time for a call whose answer needs no work worth the name.
+const SHORT: Duration = Duration::from_secs(15);
+/// Time for a call that makes directories or ends processes.
+const LONG: Duration = Duration::from_secs(60);
+
+type Client = BuildletClient<InterceptedService<Channel, Bearer>>;
+
+/// See the module.
+pub struct GrpcLink {
+    /// Small messages.
+    control: Client,
+    /// Bulk: output, trees, archives. A connection of its own where there are two.
+    bulk: Client,
+}
+
+impl GrpcLink {
+    /// Over one channel for what is small and one (or the same) for what is not.
+    pub fn new(control: Channel, bulk: Channel, bearer: Bearer) -> Self {
+        let client = |channel| {
+            BuildletClient::with_interceptor(channel, bearer.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        };
+        Self { control: client(control), bulk: client(bulk) }
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, LinkError> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => Ok(answer?.into_inner()),
+        Err(_) => Err(LinkError::Lost(format!("no answer within {} s", limit.as_secs()))),
+    }
+}
+
+fn stream<T: Send + 'static>(streaming: tonic::Streaming<T>) -> LinkStream<T> {
+    streaming.map(|item| item.map_err(LinkError::from)).boxed()
+}
+
+#[tonic::async_trait]
+impl Link for GrpcLink {
+    async fn describe(&self) -> Result<mote::BuildletDescription, LinkError> {
+        within(SHORT, self.control.clone().describe(mote::DescribeRequest {})).await
+    }
+
+    async fn watch(&self) -> Result<LinkStream<mote::BuildletReport>, LinkError> {
+        within(SHORT, self.control.clone().watch(mote::WatchRequest {})).await.map(stream)
+    }
+
+    async fn create_instance(&self, request: mote::BuildletCreateInstanceRequest) -> Result<String, LinkError> {
+        Ok(within(LONG, self.control.clone().create_instance(request)).await?.work_dir)
+    }
+
+    async fn end_instance(&self, id: InstanceId) -> Result<(), LinkError> {
+        let request = mote::EndInstanceRequest { instance_id: id.to_string() };
+        within(LONG, self.control.clone().end_instance(request)).await.map(drop)
+    }
+
+    async fn set_leases(&self, ends: Vec<(InstanceId, Timestamp)>) -> Result<(), LinkError> {
+        let leases = ends
+            .into_iter()
+            .map(|(id, end)| mote::LeaseEnd { instance_id: id.to_string(), expires_at_ms: end.as_millis() })
+            .collect();
+        within(SHORT, self.control.clone().set_leases(mote::SetLeasesRequest { leases })).await.map(drop)
+    }
+
+    async fn execute(&self, request: mote::BuildletExecuteRequest) -> Result<LinkStream<mote::ExecEvent>, LinkError> {
+        within(LONG, self.bulk.clone().execute(request)).await.map(stream)
+    }
+
+    async fn attach(&self, request: mote::BuildletAttachExecRequest) -> Result<LinkStream<mote::ExecEvent>, LinkError> {
+        within(LONG, self.bulk.clone().attach_exec(request)).await.map(stream)
+    }
+
+    async fn list_execs(&self, id: InstanceId) -> Result<Vec<mote::ExecInfo>, LinkError> {
+        let request = mote::BuildletListExecsRequest { instance_id: id.to_string() };
+        Ok(within(SHORT, self.control.clone().list_execs(request)).await?.execs)
+    }
+
+    async fn ack_output(&self, id: InstanceId, exec: ExecId, offset: u64) -> Result<(), LinkError> {
+        let request = mote::BuildletAckOutputRequest { instance_id: id.to_string(), exec_id: exec.to_string(), offset };
+        within(SHORT, self.control.clone().ack_output(request)).await.map(drop)
+    }
+
+    async fn write_stdin(
+        &self,
+        request: mote::BuildletWriteStdinRequest,
+    ) -> Result<mote::BuildletWriteStdinResponse, LinkError> {
+        within(SHORT, self.control.clone().write_stdin(request)).await
+    }
+
+    async fn signal(&self, id: InstanceId, exec: ExecId, signal: i32) -> Result<(), LinkError> {
+        let request = mote::BuildletSignalExecRequest { instance_id: id.to_string(), exec_id: exec.to_string(), signal };
+        within(SHORT, self.control.clone().signal_exec(request)).await.map(drop)
+    }
+
+    async fn cancel(&self, id: InstanceId, exec: ExecId, grace_ms: u64) -> Result<(), LinkError> {
+        let request = mote::BuildletCancelExecRequest { instance_id: id.to_string(), exec_id: exec.to_string(), grace_ms };
+        within(LONG, self.control.clone().cancel_exec(request)).await.map(drop)
+    }
+
+    async fn upload(&self, batches: BoxStream<'static, mote::BlobBatch>) -> Result<mote::UploadSummary, LinkError> {
+        // As long as it moves: the sender's own stream ends when its source does.
+        Ok(self.bulk.clone().upload_blobs(Request::new(batches)).await?.into_inner())
+    }
+
+    async fn sync_tree(&self, id: InstanceId, sync: mote::TreeSync) -> Result<mote::TreeSyncResult, LinkError> {
+        let request = mote::BuildletSyncTreeRequest { instance_id: id.to_string(), sync: Some(sync) };
+        // Bounded by the size of a tree on a slow disk.
+        within(Duration::from_secs(1800), self.bulk.clone().sync_tree(request)).await
+    }
+
+    async fn get_tar(&self, request: mote::BuildletGetTarRequest) -> Result<LinkStream<mote::TarChunk>, LinkError> {
+        within(LONG, self.bulk.clone().get_tar(request)).await.map(stream)
+    }
+}

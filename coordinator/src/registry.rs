@@ -1,0 +1,137 @@
+//! Buildlets in contact now. In memory only: a session dies with its connection.
+
+use crate::link::Link;
+use motefarm_core::{HostType, InstanceId};
+use motefarm_proto::mote;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// One live connection to a buildlet.
+pub struct Session {
+    /// The buildlet's own UUID.
+    pub buildlet_id: String,
+    /// What it serves.
+    pub host_type: HostType,
+    /// Its lease slots.
+    pub slots: u64,
+    /// Whether it reads this coordinator's CAS itself.
+    pub reads_farm_store: bool,
+    /// The way to it.
+    pub link: Arc<dyn Link>,
+    running: Mutex<HashMap<InstanceId, HashSet<String>>>,
+}
+
+impl Session {
+    /// A session with what `description` says.
+    pub fn new(description: &mote::BuildletDescription, host_type: HostType, link: Arc<dyn Link>) -> Self {
+        Self {
+            buildlet_id: description.buildlet_id.clone(),
+            host_type,
+            slots: description.lease_slots,
+            reads_farm_store: description.reads_farm_store,
+            link,
+            running: Mutex::default(),
+        }
+    }
+
+    /// Takes in a report; answers the instances in which an execution has ended since the last one.
+    pub fn take_report(&self, report: &mote::BuildletReport) -> Vec<InstanceId> {
+        let now_running: HashMap<InstanceId, HashSet<String>> = report
+            .instances
+            .iter()
+            .filter_map(|i| Some((i.instance_id.parse().ok()?, i.running_execs.iter().cloned().collect())))
+            .collect();
+        let mut running = lock(&self.running);
+        let ended = running
+            .iter()
+            .filter(|(id, before)| now_running.get(id).is_none_or(|now| before.iter().any(|exec| !now.contains(exec))))
+            .map(|(id, _)| *id)
+            .collect();
+        *running = now_running;
+        running.retain(|_, execs| !execs.is_empty());
+        ended
+    }
+
+    /// Executions running in an instance, as last reported.
+    pub fn running_in(&self, id: InstanceId) -> usize {
+        lock(&self.running).get(&id).map_or(0, HashSet::len)
+    }
+
+    /// Instances in which something runs, as last reported.
+    pub fn busy(&self) -> Vec<InstanceId> {
+        lock(&self.running).keys().copied().collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// All sessions.
+pub struct Registry {
+    sessions: Mutex<BTreeMap<String, Arc<Session>>>,
+    /// Buildlets heard of since this process started: their leases may be judged.
+    heard: Mutex<HashSet<String>>,
+    changes: watch::Sender<u64>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { sessions: Mutex::default(), heard: Mutex::default(), changes: watch::Sender::new(0) }
+    }
+}
+
+impl Registry {
+    /// Adds a session; an older one of the same buildlet is replaced.
+    pub fn add(&self, session: Arc<Session>) {
+        lock(&self.heard).insert(session.buildlet_id.clone());
+        lock(&self.sessions).insert(session.buildlet_id.clone(), session);
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    /// Removes this session, unless a newer one has taken its place. Tells whether it was there.
+    pub fn remove(&self, session: &Arc<Session>) -> bool {
+        let mut sessions = lock(&self.sessions);
+        let current = sessions.get(&session.buildlet_id).is_some_and(|s| Arc::ptr_eq(s, session));
+        if current {
+            sessions.remove(&session.buildlet_id);
+        }
+        drop(sessions);
+        self.changes.send_modify(|n| *n += 1);
+        current
+    }
+
+    /// The session of a buildlet, if it is in contact.
+    pub fn get(&self, buildlet_id: &str) -> Option<Arc<Session>> {
+        lock(&self.sessions).get(buildlet_id).cloned()
+    }
+
+    /// The session of a buildlet, waiting up to `limit` for it to come back.
+    pub async fn wait_for(&self, buildlet_id: &str, limit: Duration) -> Option<Arc<Session>> {
+        let mut changes = self.changes.subscribe();
+        let wait = async {
+            loop {
+                changes.borrow_and_update();
+                if let Some(session) = self.get(buildlet_id) {
+                    return session;
+                }
+                if changes.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::time::timeout(limit, wait).await.ok()
+    }
+
+    /// Every session.
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        lock(&self.sessions).values().cloned().collect()
+    }
+
+    /// Whether this buildlet was heard of since the process started.
+    pub fn was_heard(&self, buildlet_id: &str) -> bool {
+        lock(&self.heard).contains(buildlet_id)
+    }
+}

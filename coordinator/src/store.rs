@@ -1,0 +1,121 @@
+//! The farm's state in SQLite: the only place that spells SQL.
+//!
+//! One writer connection and a few readers on one file. Every verb is one transaction and returns
+//! vocabulary, not rows; every writing transaction is `BEGIN IMMEDIATE` (a deferred one that turns
+//! into a writer fails with "database is locked" under load, whatever the busy timeout). Decisions
+//! are made in the transaction; acts follow its commit, elsewhere.
+
+mod audit;
+mod buildlets;
+mod executions;
+mod instances;
+mod leases;
+mod tokens;
+mod users;
+
+pub use buildlets::BuildletRow;
+pub use executions::ExecutionRow;
+pub use instances::{InstanceRow, NewInstance};
+pub use tokens::{JoinTokenRow, TokenRow};
+pub use users::UserRow;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Sqlite, Transaction};
+use std::path::Path;
+use std::time::Duration;
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
+
+/// What a verb of the store may fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite failed: a full disk, a damaged file, a closed pool.
+    #[error("the farm's database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("the farm's database could not be migrated: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// A row holds what no version of this program wrote.
+    #[error("the farm's database is damaged: {table}.{column} holds {value:?}")]
+    Damaged {
+        /// Which table.
+        table: &'static str,
+        /// Which column.
+        column: &'static str,
+        /// What it holds.
+        value: String,
+    },
+    /// Nothing has this name or id.
+    #[error("there is no {what} {name:?}")]
+    NotFound {
+        /// "user", "token", ...
+        what: &'static str,
+        /// What was asked for.
+        name: String,
+    },
+    /// The name or id is taken by something else.
+    #[error("there is a {what} {name:?} already")]
+    Exists {
+        /// "user", "token", ...
+        what: &'static str,
+        /// What was asked for.
+        name: String,
+    },
+    /// A bound of the configuration.
+    #[error("{what}: the limit is {limit}")]
+    Limit {
+        /// What is full.
+        what: &'static str,
+        /// The bound.
+        limit: u64,
+    },
+}
+
+/// The store. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl Store {
+    /// Opens (or makes) the database and brings its schema up to date.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // Survives the death of every process; a power cut may cost the last commits.
+            .synchronous(SqliteSynchronous::Normal)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(5));
+        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        MIGRATIONS.run(&writer).await?;
+        let readers =
+            SqlitePoolOptions::new().max_connections(4).connect_with(options.read_only(true).create_if_missing(false)).await?;
+        Ok(Self { writer, readers })
+    }
+
+    /// Closes both pools after what is in progress; later verbs fail.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}
+
+fn damaged(table: &'static str, column: &'static str, value: impl ToString) -> StoreError {
+    StoreError::Damaged { table, column, value: value.to_string() }
+}
+
+/// SQLite's integers are signed; a duration or count beyond them is "as good as for ever".
+fn to_db(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn from_db(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}

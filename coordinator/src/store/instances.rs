@@ -1,0 +1,376 @@
+//! Instances and the queue.
+
+use super::{Store, StoreError, damaged, leases::LeaseColumns, to_db};
+use motefarm_core::instance::{EndReason, InstanceState};
+use motefarm_core::lease::{Lease, LeaseTerms};
+use motefarm_core::name::{UserName, next_instance_name};
+use motefarm_core::wait_queue::{WaitQueue, Waiter};
+use motefarm_core::{HostType, InstanceId, Timestamp};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow as _, Row as _};
+use std::collections::BTreeSet;
+
+/// An instance with its lease.
+#[derive(Debug, Clone)]
+pub struct InstanceRow {
+    /// Its identity.
+    pub id: InstanceId,
+    /// Its name; reused after it has gone.
+    pub name: String,
+    /// Whose it is.
+    pub owner: UserName,
+    /// What it is.
+    pub host_type: HostType,
+    /// Where in its life.
+    pub state: InstanceState,
+    /// Who serves it, once assigned.
+    pub buildlet_id: Option<String>,
+    /// As commands see it; empty until ready.
+    pub work_dir: String,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// While queued: when its asker was last seen.
+    pub watched_at: Timestamp,
+    /// Why it ended, if it did.
+    pub end_reason: Option<EndReason>,
+    /// What it is or will be leased on.
+    pub terms: LeaseTerms,
+    /// Its lease, once ready.
+    pub lease: Option<Lease>,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct NewInstance {
+    /// Made by the asker.
+    pub id: InstanceId,
+    /// Who asks.
+    pub owner: UserName,
+    /// What.
+    pub host_type: HostType,
+    /// On which terms.
+    pub terms: LeaseTerms,
+}
+
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT i.id, i.name, i.owner, i.host_type, i.state, i.buildlet_id, i.work_dir, i.created_ms, ",
+            "i.watched_ms, i.end_reason, l.idle_timeout_ms, l.max_lifetime_ms, l.unwatched_limit_ms, ",
+            "l.granted_ms, l.expires_ms FROM instances i JOIN leases l ON l.instance_id = i.id ",
+            $rest
+        )
+    };
+}
+
+fn parse(row: &SqliteRow) -> Result<InstanceRow, StoreError> {
+    let text = |column: &'static str| row.try_get::<String, _>(column);
+    let state = text("state")?;
+    let lease = LeaseColumns::from_row(row)?;
+    let reason: Option<String> = row.try_get("end_reason")?;
+    Ok(InstanceRow {
+        id: text("id")?.parse().map_err(|e| damaged("instances", "id", e))?,
+        name: text("name")?,
+        owner: text("owner")?.parse().map_err(|e| damaged("instances", "owner", e))?,
+        host_type: text("host_type")?.parse().map_err(|e| damaged("instances", "host_type", e))?,
+        state: InstanceState::from_word(&state).ok_or_else(|| damaged("instances", "state", state))?,
+        buildlet_id: row.try_get("buildlet_id")?,
+        work_dir: text("work_dir")?,
+        created_at: Timestamp::from_millis(row.try_get("created_ms")?),
+        watched_at: Timestamp::from_millis(row.try_get("watched_ms")?),
+        end_reason: reason.as_deref().and_then(EndReason::from_word),
+        terms: lease.terms(),
+        lease: lease.lease(),
+    })
+}
+
+fn parse_all(rows: &[SqliteRow]) -> Result<Vec<InstanceRow>, StoreError> {
+    rows.iter().map(parse).collect()
+}
+
+impl Store {
+    /// Puts a request into the queue, once: a repeat by the same owner for the same type finds the
+    /// first. [`StoreError::Exists`] if the id is somebody else's or for something else,
+    /// [`StoreError::Limit`] if `queue_limit` others wait.
+    pub async fn request_instance(
+        &self,
+        new: &NewInstance,
+        queue_limit: u64,
+        now: Timestamp,
+    ) -> Result<InstanceRow, StoreError> {
+        let mut tx = self.write().await?;
+        if let Some(row) =
+            sqlx::query(select!("WHERE i.id = ?")).bind(new.id.to_string()).fetch_optional(&mut *tx).await?
+        {
+            let found = parse(&row)?;
+            if found.owner != new.owner || found.host_type != new.host_type {
+                return Err(StoreError::Exists { what: "instance", name: new.id.to_string() });
+            }
+            return Ok(found);
+        }
+        let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM instances WHERE state = 'queued'").fetch_one(&mut *tx).await?;
+        if waiting >= to_db(queue_limit) {
+            return Err(StoreError::Limit { what: "the queue for instances is full", limit: queue_limit });
+        }
+        let taken: BTreeSet<String> =
+            sqlx::query_scalar("SELECT name FROM instances WHERE owner = ? AND state IN ('queued', 'starting', 'ready', 'lost')")
+                .bind(new.owner.as_str())
+                .fetch_all(&mut *tx)
+                .await?
+                .into_iter()
+                .collect();
+        let mut taken = taken;
+        // Two users' names can meet ("a-b" + "c" and "a" + "b-c"); the index on live names decides.
+        let name = loop {
+            let name = next_instance_name(&new.owner, &new.host_type, &taken);
+            let clash: Option<i64> = sqlx::query_scalar(
+                "SELECT 1 FROM instances WHERE name = ? AND state IN ('queued', 'starting', 'ready', 'lost')",
+            )
+            .bind(&name)
+            .fetch_optional(&mut *tx)
+            .await?;
+            if clash.is_none() {
+                break name;
+            }
+            taken.insert(name);
+        };
+        sqlx::query(
+            "INSERT INTO instances (id, name, owner, host_type, state, watched_ms, created_ms) VALUES (?, ?, ?, ?, 'queued', ?, ?)",
+        )
+        .bind(new.id.to_string())
+        .bind(&name)
+        .bind(new.owner.as_str())
+        .bind(new.host_type.as_str())
+        .bind(now.as_millis())
+        .bind(now.as_millis())
+        .execute(&mut *tx)
+        .await?;
+        LeaseColumns::insert_terms(&mut tx, new.id, &new.terms).await?;
+        let row = sqlx::query(select!("WHERE i.id = ?")).bind(new.id.to_string()).fetch_one(&mut *tx).await?;
+        let row = parse(&row)?;
+        tx.commit().await?;
+        Ok(row)
+    }
+
+    /// The instance with this id, whatever its state.
+    pub async fn instance(&self, id: InstanceId) -> Result<Option<InstanceRow>, StoreError> {
+        let row = sqlx::query(select!("WHERE i.id = ?")).bind(id.to_string()).fetch_optional(&self.readers).await?;
+        row.as_ref().map(parse).transpose()
+    }
+
+    /// The live instance with this name.
+    pub async fn live_instance(&self, name: &str) -> Result<Option<InstanceRow>, StoreError> {
+        let row = sqlx::query(select!("WHERE i.name = ? AND i.state IN ('queued', 'starting', 'ready', 'lost')"))
+            .bind(name)
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(parse).transpose()
+    }
+
+    /// Everything that is not gone, by name; of one owner if given.
+    pub async fn instances(&self, owner: Option<&UserName>) -> Result<Vec<InstanceRow>, StoreError> {
+        let rows = sqlx::query(select!("WHERE i.state <> 'gone' AND (? IS NULL OR i.owner = ?) ORDER BY i.name, i.seq"))
+            .bind(owner.map(UserName::as_str))
+            .bind(owner.map(UserName::as_str))
+            .fetch_all(&self.readers)
+            .await?;
+        parse_all(&rows)
+    }
+
+    /// Everything not gone that was assigned to this buildlet.
+    pub async fn instances_of_buildlet(&self, buildlet_id: &str) -> Result<Vec<InstanceRow>, StoreError> {
+        let rows = sqlx::query(select!("WHERE i.buildlet_id = ? AND i.state <> 'gone'"))
+            .bind(buildlet_id)
+            .fetch_all(&self.readers)
+            .await?;
+        parse_all(&rows)
+    }
+
+    /// Everything in this state, oldest request first.
+    pub async fn instances_in(&self, state: InstanceState) -> Result<Vec<InstanceRow>, StoreError> {
+        let rows = sqlx::query(select!("WHERE i.state = ? ORDER BY i.seq")).bind(state.as_str()).fetch_all(&self.readers).await?;
+        parse_all(&rows)
+    }
+
+    /// The queue in order.
+    pub async fn wait_queue(&self) -> Result<WaitQueue, StoreError> {
+        let rows: Vec<(String, String)> =
+            sqlx::query_as("SELECT id, host_type FROM instances WHERE state = 'queued' ORDER BY seq").fetch_all(&self.readers).await?;
+        rows.into_iter()
+            .map(|(id, host_type)| {
+                Ok(Waiter {
+                    id: id.parse().map_err(|e| damaged("instances", "id", e))?,
+                    host_type: host_type.parse().map_err(|e| damaged("instances", "host_type", e))?,
+                })
+            })
+            .collect::<Result<Vec<_>, StoreError>>()
+            .map(WaitQueue::new)
+    }
+
+    /// Slots held, by buildlet.
+    pub async fn slots_held(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        let rows: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT buildlet_id, count(*) FROM instances WHERE buildlet_id IS NOT NULL \
+             AND state IN ('starting', 'ready', 'lost', 'ending') GROUP BY buildlet_id",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(rows.into_iter().map(|(id, n)| (id, super::from_db(n))).collect())
+    }
+
+    /// Notes that the asker of a queued instance still listens.
+    pub async fn mark_watched(&self, id: InstanceId, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        sqlx::query("UPDATE instances SET watched_ms = ? WHERE id = ?").bind(now.as_millis()).bind(id.to_string()).execute(&mut *tx).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Moves an instance from `from` to `to`, if that is where it is. Tells whether it was.
+    async fn step(&self, id: InstanceId, from: InstanceState, to: InstanceState) -> Result<bool, StoreError> {
+        debug_assert!(from.may_become(to), "{from} can not become {to}");
+        let mut tx = self.write().await?;
+        let done = sqlx::query("UPDATE instances SET state = ? WHERE id = ? AND state = ?")
+            .bind(to.as_str())
+            .bind(id.to_string())
+            .bind(from.as_str())
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Reserves one of `buildlet_id`'s `slots` for a queued instance. False if the instance no longer
+    /// waits or no slot is free after all.
+    pub async fn assign(&self, id: InstanceId, buildlet_id: &str, slots: u64) -> Result<bool, StoreError> {
+        let mut tx = self.write().await?;
+        let held: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM instances WHERE buildlet_id = ? AND state IN ('starting', 'ready', 'lost', 'ending')",
+        )
+        .bind(buildlet_id)
+        .fetch_one(&mut *tx)
+        .await?;
+        if held >= to_db(slots) {
+            return Ok(false);
+        }
+        let done = sqlx::query("UPDATE instances SET state = 'starting', buildlet_id = ? WHERE id = ? AND state = 'queued'")
+            .bind(buildlet_id)
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Puts a starting instance back into the queue, in its old place.
+    pub async fn requeue(&self, id: InstanceId, now: Timestamp) -> Result<bool, StoreError> {
+        let mut tx = self.write().await?;
+        let done = sqlx::query(
+            "UPDATE instances SET state = 'queued', buildlet_id = NULL, watched_ms = ? WHERE id = ? AND state = 'starting'",
+        )
+        .bind(now.as_millis())
+        .bind(id.to_string())
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// The buildlet has made it: the lease begins. False if it is no longer starting.
+    pub async fn make_ready(&self, id: InstanceId, work_dir: &str, lease: &Lease) -> Result<bool, StoreError> {
+        let mut tx = self.write().await?;
+        let done = sqlx::query("UPDATE instances SET state = 'ready', work_dir = ? WHERE id = ? AND state = 'starting'")
+            .bind(work_dir)
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await?;
+        if done.rows_affected() == 1 {
+            LeaseColumns::write_times(&mut tx, id, lease).await?;
+        }
+        tx.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Every ready instance is out of contact: the coordinator has just started.
+    pub async fn all_lost(&self) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        sqlx::query("UPDATE instances SET state = 'lost' WHERE state = 'ready'").execute(&mut *tx).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Every ready instance of a buildlet is out of contact.
+    pub async fn buildlet_lost(&self, buildlet_id: &str) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        sqlx::query("UPDATE instances SET state = 'lost' WHERE state = 'ready' AND buildlet_id = ?")
+            .bind(buildlet_id)
+            .execute(&mut *tx)
+            .await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// A lost instance was reported again.
+    pub async fn found_again(&self, id: InstanceId) -> Result<bool, StoreError> {
+        self.step(id, InstanceState::Lost, InstanceState::Ready).await
+    }
+
+    /// Decides that a live instance ends, and why. False if that was decided before. The one place
+    /// where an end is decided; ending its processes follows.
+    pub async fn end_instance(&self, id: InstanceId, reason: EndReason, now: Timestamp) -> Result<bool, StoreError> {
+        let mut tx = self.write().await?;
+        // What no buildlet was asked for has nothing to take down.
+        let done = sqlx::query(
+            "UPDATE instances SET state = CASE WHEN state = 'queued' THEN 'gone' ELSE 'ending' END, \
+             end_reason = ?, ended_ms = ? WHERE id = ? AND state IN ('queued', 'starting', 'ready', 'lost')",
+        )
+        .bind(reason.as_str())
+        .bind(now.as_millis())
+        .bind(id.to_string())
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Ends an instance whose lease is over by `now`, unless it was renewed meanwhile.
+    pub async fn expire_instance(&self, id: InstanceId, now: Timestamp) -> Result<Option<EndReason>, StoreError> {
+        let mut tx = self.write().await?;
+        let Some(row) = sqlx::query(select!("WHERE i.id = ? AND i.state IN ('ready', 'lost')"))
+            .bind(id.to_string())
+            .fetch_optional(&mut *tx)
+            .await?
+        else {
+            return Ok(None);
+        };
+        let Some(reason) = parse(&row)?.lease.and_then(|lease| lease.end_reason(now)) else { return Ok(None) };
+        sqlx::query("UPDATE instances SET state = 'ending', end_reason = ?, ended_ms = ? WHERE id = ?")
+            .bind(reason.as_str())
+            .bind(now.as_millis())
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(Some(reason))
+    }
+
+    /// Its buildlet has taken it down.
+    pub async fn gone(&self, id: InstanceId) -> Result<bool, StoreError> {
+        self.step(id, InstanceState::Ending, InstanceState::Gone).await
+    }
+
+    /// Instances whose lease is over by `now`.
+    pub async fn leases_due(&self, now: Timestamp) -> Result<Vec<InstanceRow>, StoreError> {
+        let rows = sqlx::query(select!("WHERE l.expires_ms <= ? AND i.state IN ('ready', 'lost') LIMIT 1000"))
+            .bind(now.as_millis())
+            .fetch_all(&self.readers)
+            .await?;
+        parse_all(&rows)
+    }
+
+    /// Forgets what ended before `before`: records of instances, with their executions, and audit rows
+    /// before `audit_before`.
+    pub async fn forget(&self, before: Timestamp, audit_before: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        sqlx::query("DELETE FROM instances WHERE state = 'gone' AND ended_ms < ?").bind(before.as_millis()).execute(&mut *tx).await?;
+        sqlx::query("DELETE FROM audit WHERE at_ms < ?").bind(audit_before.as_millis()).execute(&mut *tx).await?;
+        Ok(tx.commit().await?)
+    }
+}

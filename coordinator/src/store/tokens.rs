@@ -1,0 +1,230 @@
+//! API tokens and join tokens, by their hashes.
+
+use super::{Store, StoreError, damaged, from_db};
+use crate::identity::{Identity, Role};
+use motefarm_core::name::UserName;
+use motefarm_core::{HostType, Timestamp};
+use motefarm_net::token::{JoinToken, SecretHash};
+use std::time::Duration;
+
+/// "Last used" is kept to this precision, so that a busy token costs a write a minute.
+const LAST_USED_PRECISION: Duration = Duration::from_secs(60);
+
+/// An API token, without its secret.
+#[derive(Debug, Clone)]
+pub struct TokenRow {
+    /// Whose.
+    pub user: UserName,
+    /// What they call it.
+    pub name: String,
+    /// Since when.
+    pub created_at: Timestamp,
+    /// Until when, if not for ever.
+    pub expires_at: Option<Timestamp>,
+    /// To a minute.
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// A join token, without its secret.
+#[derive(Debug, Clone)]
+pub struct JoinTokenRow {
+    /// Its public part.
+    pub id: String,
+    /// What it lets machines join as.
+    pub host_type: HostType,
+    /// Since when.
+    pub created_at: Timestamp,
+    /// Until when it lets new machines in.
+    pub expires_at: Timestamp,
+    /// For one machine.
+    pub one_time: bool,
+    /// Machines that joined with it.
+    pub uses: u64,
+}
+
+impl Store {
+    /// Adds a token. [`StoreError::NotFound`] without the user, [`StoreError::Exists`] if the user
+    /// has one of this name.
+    pub async fn add_token(
+        &self,
+        user: &UserName,
+        name: &str,
+        hash: &SecretHash,
+        expires_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        let known: Option<i64> =
+            sqlx::query_scalar("SELECT 1 FROM users WHERE name = ?").bind(user.as_str()).fetch_optional(&mut *tx).await?;
+        if known.is_none() {
+            return Err(StoreError::NotFound { what: "user", name: user.to_string() });
+        }
+        let done = sqlx::query(
+            "INSERT INTO tokens (hash, user_name, name, created_ms, expires_ms) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(&hash.as_bytes()[..])
+        .bind(user.as_str())
+        .bind(name)
+        .bind(now.as_millis())
+        .bind(expires_at.map(Timestamp::as_millis))
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        match done.rows_affected() {
+            0 => Err(StoreError::Exists { what: "token", name: format!("{user}/{name}") }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Who has the token with this hash at `now`; notes its use.
+    pub async fn identify(&self, hash: &SecretHash, now: Timestamp) -> Result<Option<Identity>, StoreError> {
+        let row: Option<(String, String, Option<i64>)> = sqlx::query_as(
+            "SELECT u.name, u.role, t.last_used_ms FROM tokens t JOIN users u ON u.name = t.user_name \
+             WHERE t.hash = ? AND (t.expires_ms IS NULL OR t.expires_ms > ?)",
+        )
+        .bind(&hash.as_bytes()[..])
+        .bind(now.as_millis())
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some((name, role, last_used_ms)) = row else { return Ok(None) };
+        if last_used_ms.is_none_or(|ms| Timestamp::from_millis(ms) + LAST_USED_PRECISION <= now) {
+            let mut tx = self.write().await?;
+            sqlx::query("UPDATE tokens SET last_used_ms = ? WHERE hash = ?")
+                .bind(now.as_millis())
+                .bind(&hash.as_bytes()[..])
+                .execute(&mut *tx)
+                .await?;
+            tx.commit().await?;
+        }
+        Ok(Some(Identity {
+            user: name.parse().map_err(|e| damaged("users", "name", e))?,
+            role: Role::from_word(&role).ok_or_else(|| damaged("users", "role", role))?,
+        }))
+    }
+
+    /// Tokens, of one user if given.
+    pub async fn tokens(&self, user: Option<&UserName>) -> Result<Vec<TokenRow>, StoreError> {
+        let rows: Vec<(String, String, i64, Option<i64>, Option<i64>)> = sqlx::query_as(
+            "SELECT user_name, name, created_ms, expires_ms, last_used_ms FROM tokens \
+             WHERE ? IS NULL OR user_name = ? ORDER BY user_name, name",
+        )
+        .bind(user.map(UserName::as_str))
+        .bind(user.map(UserName::as_str))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter()
+            .map(|(user, name, created_ms, expires_ms, last_used_ms)| {
+                Ok(TokenRow {
+                    user: user.parse().map_err(|e| damaged("tokens", "user_name", e))?,
+                    name,
+                    created_at: Timestamp::from_millis(created_ms),
+                    expires_at: expires_ms.map(Timestamp::from_millis),
+                    last_used_at: last_used_ms.map(Timestamp::from_millis),
+                })
+            })
+            .collect()
+    }
+
+    /// Revokes a token at once.
+    pub async fn revoke_token(&self, user: &UserName, name: &str) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        let done = sqlx::query("DELETE FROM tokens WHERE user_name = ? AND name = ?")
+            .bind(user.as_str())
+            .bind(name)
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        match done.rows_affected() {
+            0 => Err(StoreError::NotFound { what: "token", name: format!("{user}/{name}") }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds a join token.
+    pub async fn add_join_token(
+        &self,
+        token: &JoinToken,
+        host_type: &HostType,
+        one_time: bool,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        sqlx::query("INSERT INTO join_tokens (id, hash, host_type, created_ms, expires_ms, one_time) VALUES (?, ?, ?, ?, ?, ?)")
+            .bind(&token.id)
+            .bind(&token.hash().as_bytes()[..])
+            .bind(host_type.as_str())
+            .bind(now.as_millis())
+            .bind(expires_at.as_millis())
+            .bind(one_time)
+            .execute(&mut *tx)
+            .await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Whether `buildlet_id` may join as `host_type` with this token at `now`: the token is not
+    /// revoked and, unless the buildlet has joined with it before, not expired and not used up.
+    pub async fn may_join(
+        &self,
+        token: &JoinToken,
+        buildlet_id: &str,
+        host_type: &HostType,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let row: Option<(Vec<u8>, String, i64, bool)> = sqlx::query_as(
+            "SELECT hash, host_type, expires_ms, one_time FROM join_tokens WHERE id = ? AND revoked_ms IS NULL",
+        )
+        .bind(&token.id)
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some((hash, allowed, expires_ms, one_time)) = row else { return Ok(false) };
+        let hash = SecretHash::from_bytes(&hash).ok_or_else(|| damaged("join_tokens", "hash", hash.len()))?;
+        if !hash.matches(&token.secret) || allowed != host_type.as_str() {
+            return Ok(false);
+        }
+        let joined: Vec<String> = sqlx::query_scalar("SELECT id FROM buildlets WHERE join_token_id = ?")
+            .bind(&token.id)
+            .fetch_all(&self.readers)
+            .await?;
+        let known = joined.iter().any(|id| id == buildlet_id);
+        Ok(known || (Timestamp::from_millis(expires_ms) > now && !(one_time && !joined.is_empty())))
+    }
+
+    /// Join tokens that are not revoked.
+    pub async fn join_tokens(&self) -> Result<Vec<JoinTokenRow>, StoreError> {
+        let rows: Vec<(String, String, i64, i64, bool, i64)> = sqlx::query_as(
+            "SELECT j.id, j.host_type, j.created_ms, j.expires_ms, j.one_time, \
+             (SELECT count(*) FROM buildlets b WHERE b.join_token_id = j.id) \
+             FROM join_tokens j WHERE j.revoked_ms IS NULL ORDER BY j.created_ms, j.id",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter()
+            .map(|(id, host_type, created_ms, expires_ms, one_time, uses)| {
+                Ok(JoinTokenRow {
+                    id,
+                    host_type: host_type.parse().map_err(|e| damaged("join_tokens", "host_type", e))?,
+                    created_at: Timestamp::from_millis(created_ms),
+                    expires_at: Timestamp::from_millis(expires_ms),
+                    one_time,
+                    uses: from_db(uses),
+                })
+            })
+            .collect()
+    }
+
+    /// Revokes a join token: machines that joined with it can not come back.
+    pub async fn revoke_join_token(&self, id: &str, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        let done = sqlx::query("UPDATE join_tokens SET revoked_ms = ? WHERE id = ? AND revoked_ms IS NULL")
+            .bind(now.as_millis())
+            .bind(id)
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        match done.rows_affected() {
+            0 => Err(StoreError::NotFound { what: "join token", name: id.to_owned() }),
+            _ => Ok(()),
+        }
+    }
+}
