@@ -45,8 +45,8 @@ fn client_profile() -> Option<PathBuf> {
 
 /// The system user's name as a user of the farm.
 pub fn own_user() -> UserName {
-    let name = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default();
-    UserName::nearest(if name.is_empty() { "admin" } else { &name })
+    let known = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name);
+    UserName::nearest(&known.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "admin".to_owned()))
 }
 
 /// Makes sure there is an admin with a profile: in the data directory always, and where `mote`

@@ -243,8 +243,8 @@ fn host_type(key: &str, text: &str) -> Result<HostType, ConfigError> {
 impl File {
     /// Reads and parses a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::parse(&text).map_err(|problem| ConfigError::Parse { path: path.to_owned(), problem })
     }
 
@@ -345,8 +345,7 @@ mod tests {
     use super::*;
 
     fn resolve(text: &str) -> Result<Config, ConfigError> {
-        let file = File::parse(text)
-            .map_err(|problem| ConfigError::Parse { path: PathBuf::from("test"), problem })?;
+        let file = File::parse(text).map_err(|problem| ConfigError::Parse { path: PathBuf::from("test"), problem })?;
         file.resolve(Overrides::default(), PathBuf::from("/data"))
     }
 

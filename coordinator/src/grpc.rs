@@ -23,7 +23,8 @@ pub fn routes(app: &Arc<App>) -> axum::Router {
     let cas = ContentAddressableStorageServer::new(CasService::new(app.cas.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let bytes = ByteStreamServer::new(ByteStreamService::new(app.cas.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let bytes =
+        ByteStreamServer::new(ByteStreamService::new(app.cas.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES);
     Routes::new(farm)
         .add_service(AdminServer::new(admin::AdminService(app.clone())))
         .add_service(cas)

@@ -7,7 +7,7 @@ use crate::peer::Peer;
 use crate::provider::join::{Hello, Joins};
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -60,7 +60,8 @@ async fn authorise(State(edge): State<Edge>, mut request: Request, next: Next) -
         Rule::User => Role::User,
         Rule::Admin => Role::Admin,
     };
-    let refusal = match identify(&edge, &request).await {
+    let peer = request.extensions().get::<Peer>().copied();
+    let refusal = match identify(&edge, request.headers().get(header::AUTHORIZATION).cloned(), peer).await {
         Ok(identity) if needed == Role::User || identity.role == Role::Admin => {
             request.extensions_mut().insert(identity);
             return next.run(request).await;
@@ -79,10 +80,10 @@ async fn authorise(State(edge): State<Edge>, mut request: Request, next: Next) -
     (code, format!("{}\n", refusal.message())).into_response()
 }
 
-async fn identify(edge: &Edge, request: &Request) -> Result<Identity, Status> {
-    let Some(value) = request.headers().get(header::AUTHORIZATION) else {
+async fn identify(edge: &Edge, authorization: Option<HeaderValue>, peer: Option<Peer>) -> Result<Identity, Status> {
+    let Some(value) = authorization else {
         // Without a token only the farm's own user in the clear on loopback is known, by its socket.
-        return match request.extensions().get::<Peer>() {
+        return match peer {
             Some(Peer { own_user_in_clear: true }) => Ok(Identity { user: edge.own_user.clone(), role: Role::Admin }),
             _ => Err(Status::unauthenticated("no token; `mote login` or a profile supplies one")),
         };
@@ -108,7 +109,8 @@ async fn join(State(edge): State<Edge>, mut request: Request) -> Response {
         Ok(true) => {}
         Ok(false) => {
             tracing::warn!(buildlet.id = id, host.type = %hello.host_type, token = hello.token.id, "a buildlet was refused");
-            let text = "this join token does not let you in: unknown, expired, used up, revoked, or for another host type\n";
+            let text =
+                "this join token does not let you in: unknown, expired, used up, revoked, or for another host type\n";
             return (StatusCode::UNAUTHORIZED, text).into_response();
         }
         Err(error) => {

@@ -8,6 +8,7 @@ pub mod fake;
 pub mod grpc;
 
 use futures_util::stream::BoxStream;
+use motefarm_cas::batch::BatchStream;
 use motefarm_core::{ExecId, InstanceId, Timestamp};
 use motefarm_proto::mote;
 use tonic::{Code, Status};
@@ -71,7 +72,7 @@ pub trait Link: Send + Sync + 'static {
     /// Cancels.
     async fn cancel(&self, id: InstanceId, exec: ExecId, grace_ms: u64) -> Result<(), LinkError>;
     /// Fills the buildlet's own store.
-    async fn upload(&self, batches: BoxStream<'static, mote::BlobBatch>) -> Result<mote::UploadSummary, LinkError>;
+    async fn upload(&self, batches: BatchStream) -> Result<mote::UploadSummary, LinkError>;
     /// Makes a directory equal to a tree, or tells what blobs that lacks.
     async fn sync_tree(&self, id: InstanceId, sync: mote::TreeSync) -> Result<mote::TreeSyncResult, LinkError>;
     /// Streams an archive.

@@ -14,7 +14,7 @@ mod tokens;
 mod users;
 
 pub use buildlets::BuildletRow;
-pub use executions::ExecutionRow;
+pub use executions::{ExecutionRow, NewExecution};
 pub use instances::{InstanceRow, NewInstance};
 pub use tokens::{JoinTokenRow, TokenRow};
 pub use users::UserRow;
@@ -81,6 +81,10 @@ pub struct Store {
 impl Store {
     /// Opens (or makes) the database and brings its schema up to date.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        if !path.exists() {
+            // Made here for its mode, 0600, which SQLite's other files take over.
+            motefarm_net::private_file::write(path, b"").map_err(sqlx::Error::Io)?;
+        }
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -91,8 +95,10 @@ impl Store {
             .busy_timeout(Duration::from_secs(5));
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
         MIGRATIONS.run(&writer).await?;
-        let readers =
-            SqlitePoolOptions::new().max_connections(4).connect_with(options.read_only(true).create_if_missing(false)).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(4)
+            .connect_with(options.read_only(true).create_if_missing(false))
+            .await?;
         Ok(Self { writer, readers })
     }
 

@@ -63,7 +63,8 @@ pub fn build(
             env.insert("PATH".to_owned(), expanded.join(":"));
         }
     }
-    for (name, value) in [("WORKDIR", surroundings.work_dir.as_str()), ("TMPDIR", &surroundings.tmp_dir), ("PWD", dir)] {
+    for (name, value) in [("WORKDIR", surroundings.work_dir.as_str()), ("TMPDIR", &surroundings.tmp_dir), ("PWD", dir)]
+    {
         env.insert(name.to_owned(), value.to_owned());
     }
     Ok(env.into_iter().collect())

@@ -48,9 +48,8 @@ impl FromStr for HostType {
     fn from_str(text: &str) -> Result<Self, ParseHostTypeError> {
         let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         let bytes = text.as_bytes();
-        let inner = bytes
-            .iter()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_'));
+        let inner =
+            bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_'));
         if bytes.len() <= 63 && inner && edge(bytes.first()) && edge(bytes.last()) {
             Ok(Self(text.to_owned()))
         } else {

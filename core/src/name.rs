@@ -79,7 +79,9 @@ mod tests {
 
     #[test]
     fn any_system_name_has_a_nearest_user_name() {
-        for (system, ours) in [("Alice", "alice"), ("alice smith", "alice-smith"), ("..", "user"), ("", "user"), ("Ü", "user")] {
+        for (system, ours) in
+            [("Alice", "alice"), ("alice smith", "alice-smith"), ("..", "user"), ("", "user"), ("Ü", "user")]
+        {
             assert_eq!(UserName::nearest(system).as_str(), ours);
         }
     }

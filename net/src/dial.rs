@@ -67,9 +67,8 @@ pub struct DialError {
 
 /// Splits `host:port`; the host may be an IPv6 address in brackets.
 pub fn split_address(address: &str) -> Result<(&str, u16), io::Error> {
-    let bad = || {
-        io::Error::new(io::ErrorKind::InvalidInput, format!("{address:?} is not host:port (IPv6: [address]:port)"))
-    };
+    let bad =
+        || io::Error::new(io::ErrorKind::InvalidInput, format!("{address:?} is not host:port (IPv6: [address]:port)"));
     let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
     let port = port.parse().map_err(|_| bad())?;
     let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {

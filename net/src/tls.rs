@@ -238,9 +238,13 @@ impl ServerCertVerifier for PinnedVerifier {
         let ca = intermediates.iter().find(|cert| Sha256::digest(cert)[..] == self.hash).ok_or_else(|| {
             rustls::Error::General("this is another farm: its CA is not the one whose hash is in the token".to_owned())
         })?;
-        FarmVerifier::of_ca(ca.clone())
-            .map_err(|e| rustls::Error::General(e.to_string()))?
-            .verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+        FarmVerifier::of_ca(ca.clone()).map_err(|e| rustls::Error::General(e.to_string()))?.verify_server_cert(
+            end_entity,
+            &[],
+            server_name,
+            ocsp_response,
+            now,
+        )
     }
 
     fn verify_tls12_signature(

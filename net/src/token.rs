@@ -121,7 +121,8 @@ impl FromStr for JoinToken {
     type Err = ParseTokenError;
     fn from_str(text: &str) -> Result<Self, ParseTokenError> {
         let mut parts = text.trim().split('.');
-        let mut part = |digits| parts.next().filter(|p| is_hex(p, digits)).map(str::to_owned).ok_or(ParseTokenError::Join);
+        let mut part =
+            |digits| parts.next().filter(|p| is_hex(p, digits)).map(str::to_owned).ok_or(ParseTokenError::Join);
         let token = Self { id: part(16)?, secret: part(64)?, ca_hash: part(64)? };
         if parts.next().is_some() { Err(ParseTokenError::Join) } else { Ok(token) }
     }

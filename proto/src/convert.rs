@@ -67,10 +67,7 @@ pub fn reapi_digest(digest: &crate::reapi::Digest) -> Result<Digest, FieldError>
 
 /// The REAPI spelling of a digest.
 pub fn to_reapi_digest(digest: Digest) -> crate::reapi::Digest {
-    crate::reapi::Digest {
-        hash: digest.hash_hex(),
-        size_bytes: i64::try_from(digest.size_bytes()).unwrap_or(i64::MAX),
-    }
+    crate::reapi::Digest { hash: digest.hash_hex(), size_bytes: i64::try_from(digest.size_bytes()).unwrap_or(i64::MAX) }
 }
 
 /// Checks a command against the bounds of `motefarm-core`'s `exec`.
@@ -97,10 +94,16 @@ pub fn check_exec_spec(spec: &mote::ExecSpec) -> Result<(), FieldError> {
         ));
     }
     if let Some(bad) = spec.args.iter().chain([&spec.program, &spec.dir]).find(|s| s.contains('\0')) {
-        return Err(FieldError::new("spec.args", format!("{:?} holds a NUL byte", bad.chars().take(80).collect::<String>())));
+        return Err(FieldError::new(
+            "spec.args",
+            format!("{:?} holds a NUL byte", bad.chars().take(80).collect::<String>()),
+        ));
     }
     if let Some(bad) = spec.env.iter().find(|e| e.find('=').is_none_or(|at| at == 0) || e.contains('\0')) {
-        return Err(FieldError::new("spec.env", format!("{:?} is not NAME=value", bad.chars().take(80).collect::<String>())));
+        return Err(FieldError::new(
+            "spec.env",
+            format!("{:?} is not NAME=value", bad.chars().take(80).collect::<String>()),
+        ));
     }
     if !spec.dir.is_empty() && !spec.dir.starts_with('/') {
         work_path("spec.dir", &spec.dir)?;

@@ -100,8 +100,8 @@ async fn try_start(app: &Arc<App>, session: &Arc<Session>, id: InstanceId) -> Re
             tracing::warn!(instance.id = %id, error = status.message(), "the buildlet did not take the lease's end");
         }
     } else {
-        // Ended meanwhile: the reaper takes down what was made.
-        app.wake_reaper.notify_one();
+        // Ended meanwhile, and perhaps taken down before it was made.
+        session.link.end_instance(id).await?;
     }
     Ok(())
 }

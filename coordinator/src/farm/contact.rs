@@ -32,7 +32,9 @@ pub async fn serve(app: &Arc<App>, link: Arc<dyn Link>, origin: &Origin) -> Resu
     let description = link.describe().await?;
     let host_type = match &origin.host_type {
         Some(host_type) => host_type.clone(),
-        None => description.host_type.parse().map_err(|e| FarmError::Invalid(format!("the buildlet's host type: {e}")))?,
+        None => {
+            description.host_type.parse().map_err(|e| FarmError::Invalid(format!("the buildlet's host type: {e}")))?
+        }
     };
     if origin.buildlet_id.as_ref().is_some_and(|id| *id != description.buildlet_id) {
         return Err(FarmError::Invalid("the buildlet gave another id than it joined with".to_owned()));
@@ -120,11 +122,9 @@ async fn reconcile(
         }
     }
     for (id, instance) in &reported {
-        let mine = app
-            .store
-            .instance(*id)
-            .await?
-            .is_some_and(|row| row.buildlet_id.as_deref() == Some(&session.buildlet_id) && row.state != InstanceState::Gone);
+        let mine = app.store.instance(*id).await?.is_some_and(|row| {
+            row.buildlet_id.as_deref() == Some(&session.buildlet_id) && row.state != InstanceState::Gone
+        });
         if !mine {
             tracing::warn!(instance.id = %id, buildlet.id = session.buildlet_id, "the buildlet has an instance that is nobody's; ending it");
             session.link.end_instance(*id).await?;

@@ -28,7 +28,8 @@ pub async fn create(
     let known = info::host_types(app).await?;
     if !known.contains(&host_type) {
         let list: Vec<&str> = known.iter().map(HostType::as_str).collect();
-        let name = format!("{host_type} (there are: {})", if list.is_empty() { "none".into() } else { list.join(", ") });
+        let name =
+            format!("{host_type} (there are: {})", if list.is_empty() { "none".into() } else { list.join(", ") });
         return Err(FarmError::NotFound { what: "host type", name });
     }
     let mut terms = app.config.terms(&host_type);

@@ -5,7 +5,7 @@ use crate::app::App;
 use crate::identity::Identity;
 use crate::link::{LinkError, LinkStream};
 use crate::registry::Session;
-use crate::store::InstanceRow;
+use crate::store::{InstanceRow, NewExecution};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use motefarm_core::ExecId;
@@ -31,16 +31,27 @@ const WARN_EVERY: Duration = Duration::from_secs(30);
 pub type ExecStream = BoxStream<'static, Result<mote::ExecEvent, FarmError>>;
 
 /// Starts a command, once per id, and streams it. The command lives on when the caller leaves.
-pub async fn execute(app: &Arc<App>, caller: &Identity, request: mote::ExecuteRequest) -> Result<ExecStream, FarmError> {
+pub async fn execute(
+    app: &Arc<App>,
+    caller: &Identity,
+    request: mote::ExecuteRequest,
+) -> Result<ExecStream, FarmError> {
     let exec_id = convert::exec_id(&request.exec_id)?;
     let spec = request.spec.ok_or_else(|| FarmError::Invalid("field spec: is missing".to_owned()))?;
     convert::check_exec_spec(&spec)?;
     let instance = access::usable_instance(app, caller, &request.instance).await?;
     renew::renew(app, &instance).await?;
-    app.store.begin_execution(exec_id, instance.id, &spec.encode_to_vec(), app.now()).await?;
     let words: Vec<&str> = std::iter::once(spec.program.as_str()).chain(spec.args.iter().map(String::as_str)).collect();
-    tracing::info!(exec.id = %exec_id, instance.name = instance.name, user = %caller.user, program = spec.program, "execution asked for");
-    app.audit(caller.user.as_str(), "run", &instance.name, &words.join(" ")).await;
+    let new = NewExecution {
+        id: exec_id,
+        instance_id: instance.id,
+        spec: &spec.encode_to_vec(),
+        actor: caller.user.as_str(),
+        instance_name: &instance.name,
+        command: &words.join(" "),
+    };
+    app.store.begin_execution(&new, app.now()).await?;
+    tracing::debug!(exec.id = %exec_id, instance.name = instance.name, user = %caller.user, program = spec.program, "execution asked for");
     let ask = Ask::Execute(mote::BuildletExecuteRequest {
         instance_id: instance.id.to_string(),
         exec_id: exec_id.to_string(),
@@ -51,20 +62,34 @@ pub async fn execute(app: &Arc<App>, caller: &Identity, request: mote::ExecuteRe
 }
 
 /// Streams an execution that was started before.
-pub async fn attach(app: &Arc<App>, caller: &Identity, request: mote::AttachExecRequest) -> Result<ExecStream, FarmError> {
+pub async fn attach(
+    app: &Arc<App>,
+    caller: &Identity,
+    request: mote::AttachExecRequest,
+) -> Result<ExecStream, FarmError> {
     let exec_id = match request.exec_id.as_str() {
         "" => newest(app, caller, &request.instance).await?,
         id => convert::exec_id(id)?,
     };
-    let (_, instance) = access::execution(app, caller, exec_id).await?;
+    let (exec, instance) = access::execution(app, caller, exec_id).await?;
     access::check_usable(&instance)?;
     renew::renew(app, &instance).await?;
-    let ask = Ask::Attach(mote::BuildletAttachExecRequest {
-        instance_id: instance.id.to_string(),
-        exec_id: exec_id.to_string(),
-        offset: request.offset,
-        follow: request.follow,
-    });
+    let ask = match mote::ExecSpec::decode(exec.spec.as_slice()) {
+        // Recorded, but perhaps never passed on: we may have died in between. Asking to execute
+        // starts it at most once and streams either way.
+        Ok(spec) if request.follow && exec.outcome.is_none() => Ask::Execute(mote::BuildletExecuteRequest {
+            instance_id: instance.id.to_string(),
+            exec_id: exec_id.to_string(),
+            spec: Some(spec),
+            offset: request.offset,
+        }),
+        _ => Ask::Attach(mote::BuildletAttachExecRequest {
+            instance_id: instance.id.to_string(),
+            exec_id: exec_id.to_string(),
+            offset: request.offset,
+            follow: request.follow,
+        }),
+    };
     Ok(stream(app, instance, exec_id, ask))
 }
 
@@ -152,10 +177,10 @@ impl Pump {
     async fn run(mut self) {
         let _reader = Reader::new(&self.app, self.exec_id);
         let app = self.app.clone();
-        let events = self.events.clone();
+        let (events, instance_id) = (self.events.clone(), self.instance.id);
         tokio::select! {
             () = self.run_on() => {}
-            () = warn_before_end(&app, self.instance.id, &events) => {}
+            () = warn_before_end(&app, instance_id, &events) => {}
             () = app.shutdown.cancelled() => {
                 let stopping = "the coordinator is stopping; the command runs on, attach again".to_owned();
                 let _ = events.try_send(Err(FarmError::Unavailable(stopping)));
@@ -200,7 +225,9 @@ impl Pump {
     /// Whether the instance has ended meanwhile.
     async fn instance_end(&self) -> Option<FarmError> {
         match self.app.store.instance(self.instance.id).await {
-            Ok(Some(row)) if !matches!(row.state, InstanceState::Ready | InstanceState::Lost) => Some(access::ended(&row)),
+            Ok(Some(row)) if !matches!(row.state, InstanceState::Ready | InstanceState::Lost) => {
+                Some(access::ended(&row))
+            }
             Ok(None) => Some(access::ended(&self.instance)),
             _ => None,
         }
@@ -317,7 +344,11 @@ pub async fn list(app: &Arc<App>, caller: &Identity, instance: &str) -> Result<V
 }
 
 /// The buildlet that runs an execution of the caller's; renews the lease.
-async fn reach(app: &Arc<App>, caller: &Identity, exec_id: &str) -> Result<(Arc<Session>, InstanceRow, ExecId), FarmError> {
+async fn reach(
+    app: &Arc<App>,
+    caller: &Identity,
+    exec_id: &str,
+) -> Result<(Arc<Session>, InstanceRow, ExecId), FarmError> {
     let exec_id = convert::exec_id(exec_id)?;
     let (_, instance) = access::execution(app, caller, exec_id).await?;
     access::check_usable(&instance)?;

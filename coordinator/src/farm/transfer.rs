@@ -7,7 +7,7 @@ use crate::link::LinkError;
 use crate::registry::Session;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use motefarm_cas::batch::{BatchPacker, Content, LocalBlob};
+use motefarm_cas::batch::{self, BatchPacker, Content, LocalBlob};
 use motefarm_core::Digest;
 use motefarm_proto::{convert, mote};
 use std::sync::Arc;
@@ -39,28 +39,45 @@ pub async fn sync_tree(
         let needed = result.missing.iter().map(convert::digest).collect::<Result<Vec<_>, _>>()?;
         let lacking = app.cas.missing(&needed);
         if !lacking.is_empty() {
-            return Ok(mote::TreeSyncResult { missing: lacking.into_iter().map(Into::into).collect(), ..Default::default() });
+            return Ok(mote::TreeSyncResult {
+                missing: lacking.into_iter().map(Into::into).collect(),
+                ..Default::default()
+            });
         }
         forward(app, &session, needed).await?;
     }
-    Err(FarmError::Unavailable(format!("the buildlet of {} does not keep what it is sent; is its store full?", instance.name)))
+    Err(FarmError::Unavailable(format!(
+        "the buildlet of {} does not keep what it is sent; is its store full?",
+        instance.name
+    )))
 }
 
 /// Sends blobs of the farm's store to a buildlet's own.
 async fn forward(app: &App, session: &Session, digests: Vec<Digest>) -> Result<(), FarmError> {
     let _pinned = app.cas.pin(digests.clone());
-    let blobs = digests.into_iter().map(|digest| LocalBlob { digest, content: Content::Stored(Arc::new(app.cas.clone())) });
-    let (batches, failure) = BatchPacker::new(blobs.collect()).into_stream();
-    let summary = session.link.upload(batches.boxed()).await;
-    if let Some(error) = failure.take() {
+    let store = Arc::new(app.cas.clone());
+    let blobs = digests
+        .into_iter()
+        .map(move |digest| LocalBlob { digest, content: Content::Stored(store.clone()) })
+        .collect::<Vec<_>>();
+    let (batches, packed) = batch::stream(BatchPacker::new(blobs));
+    let summary = session.link.upload(batches).await;
+    if let Err(error) = packed.wait().await {
         return Err(FarmError::Unavailable(format!("blobs could not be read from the farm's store: {error}")));
     }
     match summary {
         Ok(summary) => {
-            tracing::debug!(buildlet.id = session.buildlet_id, blobs = summary.stored, bytes = summary.stored_bytes, "forwarded");
+            tracing::debug!(
+                buildlet.id = session.buildlet_id,
+                blobs = summary.stored,
+                bytes = summary.stored_bytes,
+                "forwarded"
+            );
             Ok(())
         }
-        Err(LinkError::Lost(why)) => Err(FarmError::Unavailable(format!("the buildlet was lost while blobs were sent to it: {why}"))),
+        Err(LinkError::Lost(why)) => {
+            Err(FarmError::Unavailable(format!("the buildlet was lost while blobs were sent to it: {why}")))
+        }
         Err(refused) => Err(refused.into()),
     }
 }

@@ -33,8 +33,9 @@ impl Admin for AdminService {
     async fn add_user(&self, request: Request<mote::AddUserRequest>) -> Answer<mote::AddUserResponse> {
         let caller = caller(&request)?;
         let request = request.into_inner();
-        let role = Role::from_word(&request.role)
-            .ok_or_else(|| Status::invalid_argument(format!("field role: {:?} is neither admin nor user", request.role)))?;
+        let role = Role::from_word(&request.role).ok_or_else(|| {
+            Status::invalid_argument(format!("field role: {:?} is neither admin nor user", request.role))
+        })?;
         admin::add_user(&self.0, &caller, &user(&request.user)?, role).await?;
         Ok(Response::new(mote::AddUserResponse {}))
     }
@@ -62,7 +63,8 @@ impl Admin for AdminService {
         let caller = caller(&request)?;
         let request = request.into_inner();
         let token =
-            admin::create_token(&self.0, &caller, &user(&request.user)?, &request.name, life(request.lifetime_ms)).await?;
+            admin::create_token(&self.0, &caller, &user(&request.user)?, &request.name, life(request.lifetime_ms))
+                .await?;
         Ok(Response::new(mote::CreateTokenResponse { token: token.secret().to_owned() }))
     }
 
@@ -110,10 +112,7 @@ impl Admin for AdminService {
         }))
     }
 
-    async fn list_join_tokens(
-        &self,
-        _: Request<mote::ListJoinTokensRequest>,
-    ) -> Answer<mote::ListJoinTokensResponse> {
+    async fn list_join_tokens(&self, _: Request<mote::ListJoinTokensRequest>) -> Answer<mote::ListJoinTokensResponse> {
         let rows = self.0.store.join_tokens().await.map_err(crate::farm::FarmError::from)?;
         let tokens = rows
             .into_iter()
@@ -138,10 +137,7 @@ impl Admin for AdminService {
         Ok(Response::new(mote::RevokeJoinTokenResponse {}))
     }
 
-    async fn list_buildlets(
-        &self,
-        _: Request<mote::ListBuildletsRequest>,
-    ) -> Answer<mote::ListBuildletsResponse> {
+    async fn list_buildlets(&self, _: Request<mote::ListBuildletsRequest>) -> Answer<mote::ListBuildletsResponse> {
         Ok(Response::new(mote::ListBuildletsResponse { buildlets: info::list_buildlets(&self.0).await? }))
     }
 }

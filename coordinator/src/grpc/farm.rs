@@ -1,6 +1,6 @@
 //! `mote.v1.Farm`.
 
-use super::status::caller;
+use super::status::{caller, of_batch};
 use crate::app::App;
 use crate::farm::{FarmError, create, destroy, exec, info, transfer};
 use futures_util::stream::BoxStream;
@@ -146,7 +146,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BatchError> + Send + 'static,
 ) -> Result<T, Status> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(Status::from),
+        Ok(done) => done.map_err(of_batch),
         Err(_) => Err(Status::internal("storing blobs failed; the operator finds the cause in the coordinator's log")),
     }
 }

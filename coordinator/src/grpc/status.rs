@@ -4,6 +4,8 @@ use crate::farm::FarmError;
 use crate::identity::Identity;
 use crate::link::LinkError;
 use crate::store::StoreError;
+use motefarm_cas::batch::BatchError;
+use motefarm_cas::store::StoreError as CasError;
 use tonic::{Request, Status};
 
 impl From<FarmError> for Status {
@@ -33,4 +35,16 @@ impl From<FarmError> for Status {
 /// The caller, as the authorising layer found out.
 pub(super) fn caller<T>(request: &Request<T>) -> Result<Identity, Status> {
     request.extensions().get::<Identity>().cloned().ok_or_else(|| Status::unauthenticated("no identity"))
+}
+
+/// An upload's failure: the sender's fault, or a store that is full or broken.
+pub(super) fn of_batch(error: BatchError) -> Status {
+    if error.is_senders_fault() {
+        return Status::invalid_argument(error.to_string());
+    }
+    tracing::error!(%error, "an upload could not be stored");
+    match error {
+        BatchError::Store(CasError::Full { .. }) => Status::resource_exhausted(error.to_string()),
+        _ => Status::internal("the farm's content store failed; its operator finds the cause in the coordinator's log"),
+    }
 }

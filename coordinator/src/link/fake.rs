@@ -1,7 +1,8 @@
 //! A buildlet that is not there, for tests: it remembers what it was asked and reports what it is told.
 
 use super::{Link, LinkError, LinkStream};
-use futures_util::stream::{BoxStream, StreamExt as _};
+use futures_util::stream::StreamExt as _;
+use motefarm_cas::batch::BatchStream;
 use motefarm_core::{ExecId, InstanceId, Timestamp};
 use motefarm_proto::mote;
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,6 +90,10 @@ impl FakeLink {
     }
 }
 
+async fn cut_off(connected: &mut watch::Receiver<bool>) {
+    let _ = connected.wait_for(|connected| !connected).await;
+}
+
 fn not_faked<T>() -> Result<T, LinkError> {
     Err(LinkError::Refused(Box::new(Status::unimplemented("the fake runs nothing"))))
 }
@@ -112,7 +117,7 @@ impl Link for FakeLink {
                         let report = reports.borrow_and_update().clone();
                         if send.send(Ok(report)).await.is_err() { return }
                     }
-                    _ = connected.wait_for(|connected| !connected) => {
+                    () = cut_off(&mut connected) => {
                         let _ = send.send(Err(LinkError::Lost("the fake was cut off".to_owned()))).await;
                         return;
                     }
@@ -180,7 +185,7 @@ impl Link for FakeLink {
         not_faked()
     }
 
-    async fn upload(&self, _: BoxStream<'static, mote::BlobBatch>) -> Result<mote::UploadSummary, LinkError> {
+    async fn upload(&self, _: BatchStream) -> Result<mote::UploadSummary, LinkError> {
         not_faked()
     }
 

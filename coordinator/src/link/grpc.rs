@@ -1,7 +1,8 @@
 //! A link over gRPC: `mote.v1.Buildlet` on any channel.
 
 use super::{Link, LinkError, LinkStream};
-use futures_util::stream::{BoxStream, StreamExt as _};
+use futures_util::stream::StreamExt as _;
+use motefarm_cas::batch::BatchStream;
 use motefarm_core::{ExecId, InstanceId, Timestamp};
 use motefarm_net::dial::Bearer;
 use motefarm_proto::mote::buildlet_client::BuildletClient;
@@ -105,16 +106,18 @@ impl Link for GrpcLink {
     }
 
     async fn signal(&self, id: InstanceId, exec: ExecId, signal: i32) -> Result<(), LinkError> {
-        let request = mote::BuildletSignalExecRequest { instance_id: id.to_string(), exec_id: exec.to_string(), signal };
+        let request =
+            mote::BuildletSignalExecRequest { instance_id: id.to_string(), exec_id: exec.to_string(), signal };
         within(SHORT, self.control.clone().signal_exec(request)).await.map(drop)
     }
 
     async fn cancel(&self, id: InstanceId, exec: ExecId, grace_ms: u64) -> Result<(), LinkError> {
-        let request = mote::BuildletCancelExecRequest { instance_id: id.to_string(), exec_id: exec.to_string(), grace_ms };
+        let request =
+            mote::BuildletCancelExecRequest { instance_id: id.to_string(), exec_id: exec.to_string(), grace_ms };
         within(LONG, self.control.clone().cancel_exec(request)).await.map(drop)
     }
 
-    async fn upload(&self, batches: BoxStream<'static, mote::BlobBatch>) -> Result<mote::UploadSummary, LinkError> {
+    async fn upload(&self, batches: BatchStream) -> Result<mote::UploadSummary, LinkError> {
         // As long as it moves: the sender's own stream ends when its source does.
         Ok(self.bulk.clone().upload_blobs(Request::new(batches)).await?.into_inner())
     }

@@ -14,6 +14,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::{Child, Command};
+use tokio::time::Instant;
 
 const RETRY: Duration = Duration::from_millis(50);
 /// A buildlet that dies as soon as it starts is started again this often at most.
@@ -67,7 +68,8 @@ impl Local {
             buildlet_id: None,
             join_token_id: None,
         };
-        let mut child: Option<(Child, tokio::time::Instant)> = None;
+        let mut child: Option<Child> = None;
+        let mut last_start: Option<Instant> = None;
         let mut last_complaint = String::new();
         loop {
             match self.connect().await {
@@ -79,16 +81,13 @@ impl Local {
                     }
                 }
                 Err(error) => {
-                    let alive = match &mut child {
-                        Some((child, _)) => matches!(child.try_wait(), Ok(None)),
-                        None => false,
-                    };
-                    let too_soon = child.as_ref().is_some_and(|(_, started)| started.elapsed() < RESTART);
-                    if !alive && !too_soon {
+                    let too_soon = last_start.is_some_and(|started| started.elapsed() < RESTART);
+                    if child.is_none() && !too_soon {
                         let complaint = match &self.program {
                             Some(program) => match self.spawn(program) {
                                 Ok(started) => {
-                                    child = Some((started, tokio::time::Instant::now()));
+                                    child = Some(started);
+                                    last_start = Some(Instant::now());
                                     String::new()
                                 }
                                 Err(error) => format!("can not start {}: {error}", program.display()),
@@ -103,7 +102,7 @@ impl Local {
                 }
             }
             // Reap a child that died, so that it is no zombie.
-            if let Some((running, _)) = &mut child
+            if let Some(running) = &mut child
                 && let Ok(Some(status)) = running.try_wait()
             {
                 tracing::warn!(%status, "the local buildlet ended");

@@ -22,13 +22,15 @@ pub struct Static {
 impl Static {
     /// Reads the files an entry names.
     pub fn load(file: &StaticFile) -> anyhow::Result<Self> {
-        let ca = std::fs::read_to_string(&file.ca_file).with_context(|| format!("can not read {}", file.ca_file.display()))?;
-        let token =
-            std::fs::read_to_string(&file.token_file).with_context(|| format!("can not read {}", file.token_file.display()))?;
+        let ca = std::fs::read_to_string(&file.ca_file)
+            .with_context(|| format!("can not read {}", file.ca_file.display()))?;
+        let token = std::fs::read_to_string(&file.token_file)
+            .with_context(|| format!("can not read {}", file.token_file.display()))?;
         let tls = Arc::new(motefarm_net::tls::client_config(&ca)?);
         Ok(Self {
             target: Target::Tls { address: file.address.clone(), tls },
-            bearer: Bearer::new(token.trim()).with_context(|| format!("{} holds no token", file.token_file.display()))?,
+            bearer: Bearer::new(token.trim())
+                .with_context(|| format!("{} holds no token", file.token_file.display()))?,
             host_type: file.host_type.as_deref().map(str::parse).transpose()?,
         })
     }

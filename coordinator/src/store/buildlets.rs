@@ -65,7 +65,11 @@ impl Store {
     /// Notes a contact.
     pub async fn buildlet_seen(&self, id: &str, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
-        sqlx::query("UPDATE buildlets SET last_seen_ms = ? WHERE id = ?").bind(now.as_millis()).bind(id).execute(&mut *tx).await?;
+        sqlx::query("UPDATE buildlets SET last_seen_ms = ? WHERE id = ?")
+            .bind(now.as_millis())
+            .bind(id)
+            .execute(&mut *tx)
+            .await?;
         Ok(tx.commit().await?)
     }
 

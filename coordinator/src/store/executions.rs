@@ -21,6 +21,23 @@ pub struct ExecutionRow {
     pub outcome: Option<Vec<u8>>,
 }
 
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct NewExecution<'a> {
+    /// Made by the asker.
+    pub id: ExecId,
+    /// Where.
+    pub instance_id: InstanceId,
+    /// Encoded `mote.v1.ExecSpec`.
+    pub spec: &'a [u8],
+    /// For the audit: who asks,
+    pub actor: &'a str,
+    /// on what,
+    pub instance_name: &'a str,
+    /// for which command (no environment).
+    pub command: &'a str,
+}
+
 #[derive(FromRow)]
 struct Columns {
     id: String,
@@ -46,22 +63,16 @@ impl TryFrom<Columns> for ExecutionRow {
 }
 
 impl Store {
-    /// Records an execution before it is started. A repeat with the same instance and spec finds the
-    /// first; otherwise [`StoreError::Exists`].
-    pub async fn begin_execution(
-        &self,
-        id: ExecId,
-        instance_id: InstanceId,
-        spec: &[u8],
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
+    /// Records an execution, and who asked for it, before it is started. A repeat with the same
+    /// instance and spec finds the first; otherwise [`StoreError::Exists`].
+    pub async fn begin_execution(&self, new: &NewExecution<'_>, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
         let done = sqlx::query(
             "INSERT INTO executions (id, instance_id, spec, created_ms, watched_ms) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
         )
-        .bind(id.to_string())
-        .bind(instance_id.to_string())
-        .bind(spec)
+        .bind(new.id.to_string())
+        .bind(new.instance_id.to_string())
+        .bind(new.spec)
         .bind(now.as_millis())
         .bind(now.as_millis())
         .execute(&mut *tx)
@@ -69,25 +80,28 @@ impl Store {
         if done.rows_affected() == 0 {
             let same: Option<i64> =
                 sqlx::query_scalar("SELECT 1 FROM executions WHERE id = ? AND instance_id = ? AND spec = ?")
-                    .bind(id.to_string())
-                    .bind(instance_id.to_string())
-                    .bind(spec)
+                    .bind(new.id.to_string())
+                    .bind(new.instance_id.to_string())
+                    .bind(new.spec)
                     .fetch_optional(&mut *tx)
                     .await?;
-            if same.is_none() {
-                return Err(StoreError::Exists { what: "execution", name: id.to_string() });
-            }
+            return match same {
+                Some(_) => Ok(()),
+                None => Err(StoreError::Exists { what: "execution", name: new.id.to_string() }),
+            };
         }
+        super::audit::insert(&mut tx, new.actor, "run", new.instance_name, new.command, now).await?;
         Ok(tx.commit().await?)
     }
 
     /// The execution with this id.
     pub async fn execution(&self, id: ExecId) -> Result<Option<ExecutionRow>, StoreError> {
-        let columns: Option<Columns> =
-            sqlx::query_as("SELECT id, instance_id, spec, created_ms, watched_ms, outcome FROM executions WHERE id = ?")
-                .bind(id.to_string())
-                .fetch_optional(&self.readers)
-                .await?;
+        let columns: Option<Columns> = sqlx::query_as(
+            "SELECT id, instance_id, spec, created_ms, watched_ms, outcome FROM executions WHERE id = ?",
+        )
+        .bind(id.to_string())
+        .fetch_optional(&self.readers)
+        .await?;
         columns.map(ExecutionRow::try_from).transpose()
     }
 

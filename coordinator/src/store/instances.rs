@@ -108,17 +108,19 @@ impl Store {
             }
             return Ok(found);
         }
-        let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM instances WHERE state = 'queued'").fetch_one(&mut *tx).await?;
+        let waiting: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM instances WHERE state = 'queued'").fetch_one(&mut *tx).await?;
         if waiting >= to_db(queue_limit) {
             return Err(StoreError::Limit { what: "the queue for instances is full", limit: queue_limit });
         }
-        let taken: BTreeSet<String> =
-            sqlx::query_scalar("SELECT name FROM instances WHERE owner = ? AND state IN ('queued', 'starting', 'ready', 'lost')")
-                .bind(new.owner.as_str())
-                .fetch_all(&mut *tx)
-                .await?
-                .into_iter()
-                .collect();
+        let taken: BTreeSet<String> = sqlx::query_scalar(
+            "SELECT name FROM instances WHERE owner = ? AND state IN ('queued', 'starting', 'ready', 'lost')",
+        )
+        .bind(new.owner.as_str())
+        .fetch_all(&mut *tx)
+        .await?
+        .into_iter()
+        .collect();
         let mut taken = taken;
         // Two users' names can meet ("a-b" + "c" and "a" + "b-c"); the index on live names decides.
         let name = loop {
@@ -169,11 +171,12 @@ impl Store {
 
     /// Everything that is not gone, by name; of one owner if given.
     pub async fn instances(&self, owner: Option<&UserName>) -> Result<Vec<InstanceRow>, StoreError> {
-        let rows = sqlx::query(select!("WHERE i.state <> 'gone' AND (? IS NULL OR i.owner = ?) ORDER BY i.name, i.seq"))
-            .bind(owner.map(UserName::as_str))
-            .bind(owner.map(UserName::as_str))
-            .fetch_all(&self.readers)
-            .await?;
+        let rows =
+            sqlx::query(select!("WHERE i.state <> 'gone' AND (? IS NULL OR i.owner = ?) ORDER BY i.name, i.seq"))
+                .bind(owner.map(UserName::as_str))
+                .bind(owner.map(UserName::as_str))
+                .fetch_all(&self.readers)
+                .await?;
         parse_all(&rows)
     }
 
@@ -188,14 +191,19 @@ impl Store {
 
     /// Everything in this state, oldest request first.
     pub async fn instances_in(&self, state: InstanceState) -> Result<Vec<InstanceRow>, StoreError> {
-        let rows = sqlx::query(select!("WHERE i.state = ? ORDER BY i.seq")).bind(state.as_str()).fetch_all(&self.readers).await?;
+        let rows = sqlx::query(select!("WHERE i.state = ? ORDER BY i.seq"))
+            .bind(state.as_str())
+            .fetch_all(&self.readers)
+            .await?;
         parse_all(&rows)
     }
 
     /// The queue in order.
     pub async fn wait_queue(&self) -> Result<WaitQueue, StoreError> {
         let rows: Vec<(String, String)> =
-            sqlx::query_as("SELECT id, host_type FROM instances WHERE state = 'queued' ORDER BY seq").fetch_all(&self.readers).await?;
+            sqlx::query_as("SELECT id, host_type FROM instances WHERE state = 'queued' ORDER BY seq")
+                .fetch_all(&self.readers)
+                .await?;
         rows.into_iter()
             .map(|(id, host_type)| {
                 Ok(Waiter {
@@ -221,7 +229,11 @@ impl Store {
     /// Notes that the asker of a queued instance still listens.
     pub async fn mark_watched(&self, id: InstanceId, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
-        sqlx::query("UPDATE instances SET watched_ms = ? WHERE id = ?").bind(now.as_millis()).bind(id.to_string()).execute(&mut *tx).await?;
+        sqlx::query("UPDATE instances SET watched_ms = ? WHERE id = ?")
+            .bind(now.as_millis())
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await?;
         Ok(tx.commit().await?)
     }
 
@@ -252,11 +264,12 @@ impl Store {
         if held >= to_db(slots) {
             return Ok(false);
         }
-        let done = sqlx::query("UPDATE instances SET state = 'starting', buildlet_id = ? WHERE id = ? AND state = 'queued'")
-            .bind(buildlet_id)
-            .bind(id.to_string())
-            .execute(&mut *tx)
-            .await?;
+        let done =
+            sqlx::query("UPDATE instances SET state = 'starting', buildlet_id = ? WHERE id = ? AND state = 'queued'")
+                .bind(buildlet_id)
+                .bind(id.to_string())
+                .execute(&mut *tx)
+                .await?;
         tx.commit().await?;
         Ok(done.rows_affected() == 1)
     }
@@ -278,11 +291,12 @@ impl Store {
     /// The buildlet has made it: the lease begins. False if it is no longer starting.
     pub async fn make_ready(&self, id: InstanceId, work_dir: &str, lease: &Lease) -> Result<bool, StoreError> {
         let mut tx = self.write().await?;
-        let done = sqlx::query("UPDATE instances SET state = 'ready', work_dir = ? WHERE id = ? AND state = 'starting'")
-            .bind(work_dir)
-            .bind(id.to_string())
-            .execute(&mut *tx)
-            .await?;
+        let done =
+            sqlx::query("UPDATE instances SET state = 'ready', work_dir = ? WHERE id = ? AND state = 'starting'")
+                .bind(work_dir)
+                .bind(id.to_string())
+                .execute(&mut *tx)
+                .await?;
         if done.rows_affected() == 1 {
             LeaseColumns::write_times(&mut tx, id, lease).await?;
         }
@@ -369,7 +383,10 @@ impl Store {
     /// before `audit_before`.
     pub async fn forget(&self, before: Timestamp, audit_before: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
-        sqlx::query("DELETE FROM instances WHERE state = 'gone' AND ended_ms < ?").bind(before.as_millis()).execute(&mut *tx).await?;
+        sqlx::query("DELETE FROM instances WHERE state = 'gone' AND ended_ms < ?")
+            .bind(before.as_millis())
+            .execute(&mut *tx)
+            .await?;
         sqlx::query("DELETE FROM audit WHERE at_ms < ?").bind(audit_before.as_millis()).execute(&mut *tx).await?;
         Ok(tx.commit().await?)
     }

@@ -1,7 +1,7 @@
 //! Leases: their columns and their renewal.
 
 use super::{Store, StoreError, from_db, to_db};
-use motefarm_core::lease::{Lease, LeaseTerms, Renewal, RenewError};
+use motefarm_core::lease::{Lease, LeaseTerms, RenewError, Renewal};
 use motefarm_core::{InstanceId, Timestamp};
 use sqlx::{FromRow, Sqlite, Transaction};
 use std::time::Duration;
@@ -72,7 +72,11 @@ impl LeaseColumns {
 
 impl Store {
     /// Renews the lease of an instance that is ready or lost. `None`: it is neither.
-    pub async fn renew(&self, id: InstanceId, now: Timestamp) -> Result<Option<Result<Renewal, RenewError>>, StoreError> {
+    pub async fn renew(
+        &self,
+        id: InstanceId,
+        now: Timestamp,
+    ) -> Result<Option<Result<Renewal, RenewError>>, StoreError> {
         let mut tx = self.write().await?;
         let columns: Option<LeaseColumns> = sqlx::query_as(
             "SELECT l.idle_timeout_ms, l.max_lifetime_ms, l.unwatched_limit_ms, l.granted_ms, l.expires_ms \

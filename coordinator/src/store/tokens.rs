@@ -54,8 +54,10 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
-        let known: Option<i64> =
-            sqlx::query_scalar("SELECT 1 FROM users WHERE name = ?").bind(user.as_str()).fetch_optional(&mut *tx).await?;
+        let known: Option<i64> = sqlx::query_scalar("SELECT 1 FROM users WHERE name = ?")
+            .bind(user.as_str())
+            .fetch_optional(&mut *tx)
+            .await?;
         if known.is_none() {
             return Err(StoreError::NotFound { what: "user", name: user.to_string() });
         }
@@ -150,15 +152,17 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
-        sqlx::query("INSERT INTO join_tokens (id, hash, host_type, created_ms, expires_ms, one_time) VALUES (?, ?, ?, ?, ?, ?)")
-            .bind(&token.id)
-            .bind(&token.hash().as_bytes()[..])
-            .bind(host_type.as_str())
-            .bind(now.as_millis())
-            .bind(expires_at.as_millis())
-            .bind(one_time)
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "INSERT INTO join_tokens (id, hash, host_type, created_ms, expires_ms, one_time) VALUES (?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&token.id)
+        .bind(&token.hash().as_bytes()[..])
+        .bind(host_type.as_str())
+        .bind(now.as_millis())
+        .bind(expires_at.as_millis())
+        .bind(one_time)
+        .execute(&mut *tx)
+        .await?;
         Ok(tx.commit().await?)
     }
 

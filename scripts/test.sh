@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Builds once, then runs each suite and prints how long it took.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# One build of everything: a narrower one would compile shared crates again with other features.
+started=$SECONDS
+cargo test --workspace --locked --no-run --quiet
+printf 'suite %-28s %4d s\n' build $((SECONDS - started))
+
+status=0
+suite() {
+  local name=$1
+  shift
+  local began=$SECONDS
+  "$@" || status=$?
+  printf 'suite %-28s %4d s%s\n' "$name" $((SECONDS - began)) "$([ "$status" -eq 0 ] || echo '  FAILED')"
+  [ "$status" -eq 0 ] || exit "$status"
+}
+
+suite "unit and in-process" cargo test --workspace --locked --quiet --exclude motefarm-tests
+suite "end to end" cargo test --workspace --locked --quiet --test e2e
