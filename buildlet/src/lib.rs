@@ -1,0 +1,64 @@
+//! The agent on a machine of the farm: instances' directories and sandboxes, the processes in them,
+//! and what they write. One program in three roles: the buildlet, the keeper of an instance, and
+//! the supervisor of an execution (forked by the keeper). ARCHITECTURE.md says who outlives whom.
+//!
+//! **Absent on purpose:** users, who owns a lease, why an instance exists.
+
+mod agent;
+mod archive;
+mod claim;
+mod cli;
+mod daemon;
+mod environment;
+mod error;
+mod exec_dir;
+mod exec_events;
+mod grpc;
+mod identity;
+mod instance;
+mod keeper;
+mod keeper_client;
+mod layout;
+mod proc_tree;
+mod program;
+mod sandbox;
+mod spool;
+mod supervisor;
+mod supervisor_client;
+mod trees;
+mod wakeups;
+mod wipe;
+mod wire;
+
+use clap::Parser as _;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// The whole program.
+pub fn main_impl() -> ExitCode {
+    let mut arguments = std::env::args();
+    // Before anything else: the keeper forks, so it must stay small and have one thread.
+    if arguments.nth(1).as_deref() == Some(keeper::ROLE) {
+        return keeper::main(arguments);
+    }
+    let cli = cli::Cli::parse();
+    let filter = EnvFilter::try_from_env("MOTE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let ran = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| {
+            let ran = runtime.block_on(daemon::run(cli));
+            // Threads that wait for a disk or a reader must not keep a stopped buildlet.
+            runtime.shutdown_background();
+            ran
+        });
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the buildlet stops");
+            ExitCode::FAILURE
+        }
+    }
+}

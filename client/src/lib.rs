@@ -1,0 +1,93 @@
+//! The command line of a Motefarm: `mote`.
+//!
+//! `cli` declares, `go_flags` makes Go's flag syntax clap's, `settings` resolves flags over
+//! environment over profile, `commands/<verb>` acts, `printer` alone writes. Calls survive a
+//! restarted farm through `resume`; what a command prints goes through `follow`.
+//!
+//! **Absent on purpose:** SQL, processes, sandboxes. The program starts nothing and remembers
+//! nothing but its run records (`run_record`) and stat caches, which may be deleted at any time.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod connection;
+mod dirs;
+mod env_vars;
+mod error;
+mod exit_code;
+mod follow;
+mod go_flags;
+mod human;
+mod json;
+mod output_file;
+mod printer;
+mod profile;
+mod push;
+mod resume;
+mod run_record;
+mod settings;
+mod signals;
+mod table;
+mod vectored;
+
+use crate::cli::{Cli, Verb};
+use crate::commands::Context;
+use crate::error::Error;
+use crate::exit_code::ExitStatus;
+use crate::printer::Printer;
+use crate::settings::Settings;
+use clap::{CommandFactory as _, FromArgMatches as _};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs the program on this process's arguments and environment.
+pub fn main_impl() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if exit_code::is_help_topic(&args) {
+        let printed = Printer::default().line(exit_code::TABLE);
+        return printed.map_or(ExitStatus::Failed, |()| ExitStatus::Success).into();
+    }
+    let mut command = Cli::command();
+    let args = go_flags::rewrite(&command, args);
+    let cli = match command.try_get_matches_from_mut(args).and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(refused) => return usage(&refused).into(),
+    };
+    let printer = Printer::new(&cli.global, |name| std::env::var_os(name));
+    // Within `run` and `attach` every code below 255 is the remote command's.
+    let passes_code = matches!(cli.verb, Verb::Run(_) | Verb::Attach(_));
+    let status = act(cli, printer).unwrap_or_else(|error| {
+        printer.error(&error);
+        match error.exit_status() {
+            ExitStatus::Usage => ExitStatus::Usage,
+            ExitStatus::StdoutClosed => ExitStatus::StdoutClosed,
+            ExitStatus::Interrupted => ExitStatus::Interrupted,
+            _ if passes_code => ExitStatus::Farm,
+            other => other,
+        }
+    });
+    status.into()
+}
+
+fn act(cli: Cli, printer: Printer) -> Result<ExitStatus, Error> {
+    let settings = Settings::resolve(&cli.global, |name| std::env::var_os(name))?;
+    for warning in &settings.warnings {
+        printer.warning(warning);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::local("start the program's event loop", e))?;
+    let context = Context { settings, printer };
+    let result = runtime.block_on(commands::act(&context, cli.verb));
+    // A read of stdin may be blocked for ever: nobody waits for it.
+    runtime.shutdown_background();
+    result
+}
+
+fn usage(refused: &clap::Error) -> ExitStatus {
+    // clap sends help to stdout and complaints to stderr. A reader that went away is no news.
+    let _ = refused.print();
+    if refused.use_stderr() { ExitStatus::Usage } else { ExitStatus::Success }
+}

@@ -8,7 +8,7 @@
 pub mod convert;
 
 /// The farm's own protocol, `mote.v1`; the `.proto` files are its reference.
-#[expect(clippy::all, reason = "generated")]
+#[expect(clippy::all, clippy::allow_attributes_without_reason, reason = "generated")]
 pub mod mote {
     tonic::include_proto!("mote.v1");
 }

@@ -1,0 +1,145 @@
+//! One request and one reply a connection, each a 4-byte little-endian length and a message;
+//! descriptors travel with the request's first byte. The blocking half is the keeper's and the
+//! supervisor's, the async half the buildlet's.
+
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, recvmsg, sendmsg};
+use prost::Message;
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+
+/// Largest message: a piece of stdin and its envelope.
+pub(crate) const MOST_MESSAGE_BYTES: usize = 512 * 1024;
+/// How long a keeper or supervisor waits for the rest of a request, or to get rid of a reply.
+const PEER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Most descriptors with one request.
+const MOST_DESCRIPTORS: usize = 2;
+
+/// Accepts a connection that is waiting; `None` if there is none after all.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<UnixStream>> {
+    match nix::sys::socket::accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+        Ok(raw) => {
+            #[expect(unsafe_code, reason = "accept4 of nix answers a raw descriptor")]
+            // SAFETY: accept4 just made this descriptor and nobody else owns it.
+            let stream = unsafe { UnixStream::from_raw_fd(raw) };
+            stream.set_read_timeout(Some(PEER_TIMEOUT))?;
+            stream.set_write_timeout(Some(PEER_TIMEOUT))?;
+            Ok(Some(stream))
+        }
+        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR | nix::errno::Errno::ECONNABORTED) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads a request and its descriptors.
+pub(crate) fn receive<M: Message + Default>(stream: &mut UnixStream) -> io::Result<(M, Vec<OwnedFd>)> {
+    let mut length = [0; 4];
+    let mut descriptors = Vec::new();
+    let got = {
+        let mut space = nix::cmsg_space!([std::os::fd::RawFd; MOST_DESCRIPTORS]);
+        let mut parts = [IoSliceMut::new(&mut length)];
+        let message =
+            recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(raw) = control {
+                #[expect(unsafe_code, reason = "received descriptors come as numbers")]
+                // SAFETY: the kernel just made these descriptors for us; nobody else owns them.
+                descriptors.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            }
+        }
+        message.bytes
+    };
+    if got == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    stream.read_exact(&mut length[got..])?;
+    let mut body = vec![0; checked_length(length)?];
+    stream.read_exact(&mut body)?;
+    let message = M::decode(body.as_slice()).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    Ok((message, descriptors))
+}
+
+/// Writes a reply.
+pub(crate) fn reply(stream: &mut UnixStream, message: &impl Message) -> io::Result<()> {
+    stream.write_all(&encode(message)?)
+}
+
+/// Sends a request with descriptors and awaits the reply. The caller bounds the wait. Not
+/// cancellation safe: the request may have been carried out.
+pub(crate) async fn ask<Q: Message, R: Message + Default>(
+    stream: &mut tokio::net::UnixStream,
+    request: &Q,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<R> {
+    let bytes = encode(request)?;
+    let sent = if descriptors.is_empty() {
+        0
+    } else {
+        let raw: Vec<_> = descriptors.iter().map(|fd| fd.as_raw_fd()).collect();
+        stream
+            .async_io(Interest::WRITABLE, || {
+                let rights = [ControlMessage::ScmRights(&raw)];
+                let flags = MsgFlags::MSG_NOSIGNAL;
+                Ok(sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(&bytes)], &rights, flags, None)?)
+            })
+            .await?
+    };
+    stream.write_all(&bytes[sent..]).await?;
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).await?;
+    let mut body = vec![0; checked_length(length)?];
+    stream.read_exact(&mut body).await?;
+    R::decode(body.as_slice()).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+fn encode(message: &impl Message) -> io::Result<Vec<u8>> {
+    let length = message.encoded_len();
+    let prefix = u32::try_from(length).ok().filter(|_| length <= MOST_MESSAGE_BYTES).ok_or_else(too_long)?;
+    let mut bytes = Vec::with_capacity(4 + length);
+    bytes.extend_from_slice(&prefix.to_le_bytes());
+    message.encode(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes)
+}
+
+fn checked_length(bytes: [u8; 4]) -> io::Result<usize> {
+    usize::try_from(u32::from_le_bytes(bytes)).ok().filter(|n| *n <= MOST_MESSAGE_BYTES).ok_or_else(too_long)
+}
+
+fn too_long() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("a message is longer than {MOST_MESSAGE_BYTES} bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use motefarm_proto::mote::{KeeperPing, KeeperReply, KeeperRequest, keeper_request::Request};
+    use std::os::fd::AsFd as _;
+
+    #[tokio::test]
+    async fn a_request_brings_its_descriptors_and_gets_its_reply() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let mut near = tokio::net::UnixStream::from_std(near).unwrap();
+        let answer = std::thread::spawn(move || {
+            let (request, descriptors) = receive::<KeeperRequest>(&mut far).unwrap();
+            reply(&mut far, &KeeperReply { version: request.version, ..Default::default() }).unwrap();
+            descriptors.len()
+        });
+        let file = tempfile::tempfile().unwrap();
+        let request = KeeperRequest { version: 9, request: Some(Request::Ping(KeeperPing {})) };
+        let reply: KeeperReply = ask(&mut near, &request, &[file.as_fd(), file.as_fd()]).await.unwrap();
+        assert_eq!((reply.version, answer.join().unwrap()), (9, 2));
+    }
+
+    #[test]
+    fn nonsense_is_an_error() {
+        for bytes in [&b"\xff\xff\xff\xff"[..], b"\x03\0\0\0abc", b"\x05\0\0\0a", b"\x01", b""] {
+            let (mut near, mut far) = UnixStream::pair().unwrap();
+            near.write_all(bytes).unwrap();
+            drop(near);
+            assert!(receive::<KeeperRequest>(&mut far).is_err(), "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! `google.bytestream.ByteStream`: single blobs of any size.
+
+use super::compression::Packer;
+use super::resource_name::{BlobName, Compressor, WriteName};
+use super::status;
+use super::writes::{PartialWrite, Writes};
+use crate::store::{Blob, BlobSource as _, Store};
+use motefarm_proto::reapi::bytestream::byte_stream_server::ByteStream;
+use motefarm_proto::reapi::bytestream::{
+    QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
+};
+use std::io;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Content of one message of a read: loopback gets a quarter of its speed from 16 KiB, most of it
+/// from 256.
+const READ_BYTES: usize = 256 << 10;
+/// Messages made ready and not yet taken.
+const READY: usize = 4;
+
+/// Reads and writes of one store's blobs.
+#[derive(Clone)]
+pub struct ByteStreamService {
+    store: Store,
+    writes: Writes,
+}
+
+impl ByteStreamService {
+    /// Serves `store`. Clones share the writes that can be resumed.
+    pub fn new(store: Store) -> Self {
+        Self { store, writes: Writes::default() }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| status::of_join(&error))?
+}
+
+#[tonic::async_trait]
+impl ByteStream for ByteStreamService {
+    type ReadStream = ReceiverStream<Result<ReadResponse, Status>>;
+
+    /// Stops when the caller leaves.
+    async fn read(&self, request: Request<ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
+        let request = request.into_inner();
+        let name = BlobName::parse(&request.resource_name)?;
+        let offset = u64::try_from(request.read_offset)
+            .map_err(|_| Status::out_of_range(format!("read_offset {} is negative", request.read_offset)))?;
+        let limit = u64::try_from(request.read_limit)
+            .map_err(|_| Status::invalid_argument(format!("read_limit {} is negative", request.read_limit)))?;
+        if limit > 0 && name.compressor == Compressor::Zstd {
+            return Err(Status::invalid_argument("read_limit with a compressed blob"));
+        }
+        let size = name.digest.size_bytes();
+        let store = self.store.clone();
+        let blob = blocking(move || store.open(&name.digest).map_err(|error| status::of_store(&error))).await?;
+        let blob = blob.ok_or_else(|| Status::not_found(format!("blob {} is not in the store", name.digest)))?;
+        if offset > size {
+            return Err(Status::out_of_range(format!("read_offset {offset} is beyond the {size} bytes of the blob")));
+        }
+        let end = if limit == 0 { size } else { size.min(offset.saturating_add(limit)) };
+        let (sender, receiver) = mpsc::channel(READY);
+        tokio::task::spawn_blocking(move || {
+            let sent = match name.compressor {
+                Compressor::Identity => send_plain(&blob, offset, end, &sender),
+                Compressor::Zstd => send_packed(blob, offset, &sender),
+            };
+            if let Err(error) = sent {
+                tracing::error!(digest = %name.digest, %error, "blob not readable");
+                let _ = sender.blocking_send(Err(Status::internal("the blob could not be read")));
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    /// What came stays for a while when the stream breaks, to be resumed.
+    async fn write(&self, request: Request<Streaming<WriteRequest>>) -> Result<Response<WriteResponse>, Status> {
+        let mut stream = request.into_inner();
+        let first = stream.message().await?.ok_or_else(|| Status::invalid_argument("a write without a message"))?;
+        let name = WriteName::parse(&first.resource_name)?;
+        let size = i64::try_from(name.blob.digest.size_bytes()).unwrap_or(i64::MAX);
+        if self.store.contains(&name.blob.digest) {
+            // Early: the client need not send what is here.
+            let committed_size = if name.blob.compressor == Compressor::Identity { size } else { -1 };
+            return Ok(Response::new(WriteResponse { committed_size }));
+        }
+        let (writes, store) = (self.writes.clone(), self.store.clone());
+        let (write, name) = {
+            let offset = offset_of(&first)?;
+            blocking(move || writes.take_up(&store, &name, offset).map(|write| (write, name))).await?
+        };
+        let resource_name = first.resource_name.clone();
+        match feed(write, first, &resource_name, &mut stream).await {
+            Fed::Whole(write) => {
+                let (received, counter) = (write.received(), write.counter());
+                let committed = blocking(move || write.commit()).await;
+                self.writes.forget(&name, &counter);
+                committed?;
+                let committed_size = match name.blob.compressor {
+                    Compressor::Identity => size,
+                    Compressor::Zstd => i64::try_from(received).unwrap_or(-1),
+                };
+                Ok(Response::new(WriteResponse { committed_size }))
+            }
+            Fed::Cut(write, status) => {
+                self.writes.park(&name, write);
+                Err(status)
+            }
+            Fed::Refused(counter, status) => {
+                self.writes.forget(&name, &counter);
+                Err(status)
+            }
+        }
+    }
+
+    async fn query_write_status(
+        &self,
+        request: Request<QueryWriteStatusRequest>,
+    ) -> Result<Response<QueryWriteStatusResponse>, Status> {
+        let name = WriteName::parse(&request.into_inner().resource_name)?;
+        if self.store.contains(&name.blob.digest) {
+            let committed_size = i64::try_from(name.blob.digest.size_bytes()).unwrap_or(i64::MAX);
+            return Ok(Response::new(QueryWriteStatusResponse { committed_size, complete: true }));
+        }
+        let received =
+            self.writes.received(&name).ok_or_else(|| Status::not_found(format!("no upload {:?}", name.upload)))?;
+        let committed_size = i64::try_from(received).unwrap_or(i64::MAX);
+        Ok(Response::new(QueryWriteStatusResponse { committed_size, complete: false }))
+    }
+}
+
+/// How feeding a write ended.
+enum Fed {
+    /// With `finish_write`.
+    Whole(PartialWrite),
+    /// The stream broke; the write can be resumed.
+    Cut(PartialWrite, Status),
+    /// The content or the protocol was wrong.
+    Refused(std::sync::Arc<std::sync::atomic::AtomicU64>, Status),
+}
+
+async fn feed(
+    mut write: PartialWrite,
+    first: WriteRequest,
+    resource_name: &str,
+    stream: &mut Streaming<WriteRequest>,
+) -> Fed {
+    let counter = write.counter();
+    let mut message = first;
+    loop {
+        let checked = check_next(&message, resource_name, write.received());
+        if let Err(status) = checked {
+            return Fed::Refused(counter, status);
+        }
+        let (data, last) = (message.data, message.finish_write);
+        if !data.is_empty() {
+            let fed = blocking(move || write.write(&data).map(|()| write)).await;
+            write = match fed {
+                Ok(write) => write,
+                Err(status) => return Fed::Refused(counter, status),
+            };
+        }
+        if last {
+            return Fed::Whole(write);
+        }
+        message = match stream.message().await {
+            Ok(Some(message)) => message,
+            Ok(None) => return Fed::Cut(write, Status::invalid_argument("the stream ended without finish_write")),
+            Err(status) => return Fed::Cut(write, status),
+        };
+    }
+}
+
+fn check_next(message: &WriteRequest, resource_name: &str, received: u64) -> Result<(), Status> {
+    if !message.resource_name.is_empty() && message.resource_name != resource_name {
+        return Err(Status::invalid_argument("resource_name changed within one write"));
+    }
+    let offset = offset_of(message)?;
+    if offset != received {
+        return Err(Status::invalid_argument(format!("write_offset {offset} where {received} was next")));
+    }
+    Ok(())
+}
+
+fn offset_of(message: &WriteRequest) -> Result<u64, Status> {
+    u64::try_from(message.write_offset)
+        .map_err(|_| Status::invalid_argument(format!("write_offset {} is negative", message.write_offset)))
+}
+
+type Sender = mpsc::Sender<Result<ReadResponse, Status>>;
+
+/// Ends early, without an error, when nobody listens any more.
+fn send_plain(blob: &Blob, mut offset: u64, end: u64, sender: &Sender) -> io::Result<()> {
+    while offset < end {
+        let len = usize::try_from(end - offset).unwrap_or(usize::MAX).min(READ_BYTES);
+        let mut data = vec![0; len];
+        blob.read_exact_at(&mut data, offset)?;
+        offset += len as u64;
+        if sender.blocking_send(Ok(ReadResponse { data })).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn send_packed(blob: Blob, offset: u64, sender: &Sender) -> io::Result<()> {
+    let mut packer = Packer::new(blob, offset)?;
+    while let Some(data) = packer.next(READ_BYTES)? {
+        if sender.blocking_send(Ok(ReadResponse { data })).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

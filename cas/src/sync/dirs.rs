@@ -1,0 +1,120 @@
+//! Directory-relative file work that no link leads astray.
+
+use super::SyncError;
+use motefarm_core::WorkPath;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, Stat, fchmod, fstat, mkdirat, openat, statat};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A path of bytes below another.
+pub(super) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
+}
+
+/// A path for an error message.
+pub(super) fn shown(path: &[u8]) -> String {
+    if path.is_empty() { ".".to_owned() } else { String::from_utf8_lossy(path).into_owned() }
+}
+
+/// The error for `errno` at `path`.
+pub(super) fn failed(path: &[u8]) -> impl FnOnce(Errno) -> SyncError {
+    let path = shown(path);
+    move |errno| match errno {
+        Errno::NOSPC | Errno::DQUOT => SyncError::Full(path),
+        _ => SyncError::Io { path, source: errno.into() },
+    }
+}
+
+pub(super) const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Opens a directory. One that its mode keeps even its owner out of is given back to him first;
+/// its mode is put right in the end.
+pub(super) fn open_dir(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+    match openat(&parent, name, DIRECTORY, Mode::empty()) {
+        Err(Errno::ACCESS) => {
+            chmod_unopenable(&parent, name, FileType::Directory, 0o700)?;
+            openat(&parent, name, DIRECTORY, Mode::empty())
+        }
+        result => result,
+    }
+}
+
+/// Sets the mode of what can not be opened for want of permission, through a descriptor that is
+/// only a path, so that it is what was looked at.
+#[cfg(target_os = "linux")]
+pub(super) fn chmod_unopenable(parent: impl AsFd, name: &[u8], kind: FileType, mode: RawMode) -> Result<(), Errno> {
+    use std::os::fd::AsRawFd as _;
+    let path = openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if FileType::from_raw_mode(fstat(&path)?.st_mode) != kind {
+        return Err(Errno::ACCESS);
+    }
+    rustix::fs::chmod(format!("/proc/self/fd/{}", path.as_raw_fd()), Mode::from_raw_mode(mode))
+}
+
+/// Elsewhere there is no such descriptor: it stays closed.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn chmod_unopenable(_: impl AsFd, _: &[u8], _: FileType, _: RawMode) -> Result<(), Errno> {
+    Err(Errno::ACCESS)
+}
+
+/// Stat data of an entry itself, link or not.
+pub(super) fn stat(dir: impl AsFd, name: &[u8]) -> Result<Stat, Errno> {
+    statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Runs `change` in a directory; if its mode forbids it, lets the owner change it and runs it again.
+pub(super) fn permitted<T>(dir: impl AsFd, change: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+    match change() {
+        Err(Errno::ACCESS) => {
+            let mode = fstat(&dir)?.st_mode & 0o777;
+            if mode & 0o700 == 0o700 {
+                return Err(Errno::ACCESS);
+            }
+            fchmod(&dir, Mode::from_raw_mode(mode | 0o700))?;
+            change()
+        }
+        result => result,
+    }
+}
+
+/// Opens the destination part by part; `None` if it is not there yet.
+pub(super) fn open_dest(root: BorrowedFd<'_>, dest: &WorkPath) -> Result<Option<OwnedFd>, SyncError> {
+    walk_dest(root, dest, |_, _| Ok(false))
+}
+
+/// Opens the destination and makes it and its parents if need be.
+pub(super) fn make_dest(root: BorrowedFd<'_>, dest: &WorkPath) -> Result<OwnedFd, SyncError> {
+    let made = walk_dest(root, dest, |parent, name| {
+        match permitted(parent, || mkdirat(parent, name, Mode::from_raw_mode(0o755))) {
+            Ok(()) | Err(Errno::EXIST) => Ok(true),
+            Err(errno) => Err(errno),
+        }
+    })?;
+    made.ok_or_else(|| SyncError::NotDirectory(dest.to_string()))
+}
+
+/// `make` is called for a part that is not there; false: leave it so.
+fn walk_dest(
+    root: BorrowedFd<'_>,
+    dest: &WorkPath,
+    make: impl Fn(BorrowedFd<'_>, &[u8]) -> Result<bool, Errno>,
+) -> Result<Option<OwnedFd>, SyncError> {
+    let mut at = openat(root, ".", DIRECTORY, Mode::empty()).map_err(failed(b""))?;
+    let mut path = Vec::new();
+    for part in dest.parts().map(str::as_bytes) {
+        path = join(&path, part);
+        let mut opened = open_dir(&at, part);
+        if opened.as_ref().is_err_and(|errno| *errno == Errno::NOENT) {
+            if !make(at.as_fd(), part).map_err(failed(&path))? {
+                return Ok(None);
+            }
+            opened = open_dir(&at, part);
+        }
+        at = opened.map_err(|errno| match errno {
+            Errno::LOOP | Errno::NOTDIR => SyncError::NotDirectory(shown(&path)),
+            errno => failed(&path)(errno),
+        })?;
+    }
+    Ok(Some(at))
+}

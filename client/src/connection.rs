@@ -1,0 +1,164 @@
+//! The one connection to the farm, and calls over it that survive its restarts.
+
+use crate::error::{Error, io_words};
+use crate::printer::Printer;
+use crate::resume::Retry;
+use motefarm_net::dial::{self, Bearer, Target};
+use motefarm_net::tls;
+use motefarm_proto::MAX_MESSAGE_BYTES;
+use motefarm_proto::mote::admin_client::AdminClient;
+use motefarm_proto::mote::farm_client::FarmClient;
+use motefarm_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Response, Status, Streaming};
+
+/// Longest wait for the answer of a short call before it is taken for lost and repeated.
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Whom to talk to. (Direct addressing of a listening buildlet, `TYPE@host:port`, becomes a
+/// variant beside this one.)
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A coordinator.
+    Farm {
+        /// `host:port`.
+        address: String,
+        /// The only CA trusted there.
+        ca_pem: String,
+        /// Who is asking.
+        token: String,
+    },
+}
+
+/// A channel that says who is asking.
+pub(crate) type Authorized = InterceptedService<Channel, Bearer>;
+
+/// A farm in contact.
+#[derive(Clone)]
+pub(crate) struct Farm {
+    channel: Channel,
+    bearer: Bearer,
+    address: String,
+    printer: Printer,
+}
+
+impl Farm {
+    /// First contact: fails within [`dial::CONNECT_TIMEOUT`], naming address and cause.
+    pub(crate) async fn connect(place: &Place, printer: Printer) -> Result<Self, Error> {
+        let Place::Farm { address, ca_pem, token } = place;
+        let broken = |problem: String| Error::Settings {
+            problem,
+            next: "take the farm's profile anew from its coordinator or admin".to_owned(),
+        };
+        let tls =
+            tls::client_config(ca_pem).map_err(|e| broken(format!("the farm's CA certificate is no use: {e}")))?;
+        let bearer = Bearer::new(token).map_err(|_| broken("the token holds characters no token has".to_owned()))?;
+        if let Err(cause) = dial::split_address(address) {
+            return Err(broken(format!("the farm's address is wrong: {cause}")));
+        }
+        let target = Target::Tls { address: address.clone(), tls: Arc::new(tls) };
+        let channel = dial::channel(target).await.map_err(|error| Error::Unreachable {
+            address: address.clone(),
+            cause: io_words(&error.cause),
+            refused: error.cause.kind() == io::ErrorKind::ConnectionRefused,
+        })?;
+        Ok(Self { channel, bearer, address: address.clone(), printer })
+    }
+
+    /// Where it is.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The farm's service, once, without retries.
+    pub(crate) fn client(&self) -> FarmClient<Authorized> {
+        FarmClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The admins' service, without retries.
+    pub(crate) fn admin(&self) -> AdminClient<Authorized> {
+        AdminClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The farm's content-addressed storage, as the Remote Execution API has it.
+    pub(crate) fn storage(&self) -> ContentAddressableStorageClient<Authorized> {
+        ContentAddressableStorageClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Whether it is on this machine, where compressing costs more than it saves.
+    pub(crate) fn is_local(&self) -> bool {
+        let host = dial::split_address(&self.address).map_or("", |(host, _)| host);
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+
+    /// A retry loop for a call or stream, with its patience.
+    pub(crate) fn retry(&self, doing: impl Into<String>, patience: Duration) -> Retry {
+        Retry::new(doing, patience, self.printer)
+    }
+
+    /// A short idempotent call, repeated while the farm is away.
+    pub(crate) async fn call<T>(
+        &self,
+        doing: &str,
+        attempt: impl AsyncFnMut(FarmClient<Authorized>) -> Result<Response<T>, Status>,
+    ) -> Result<T, Error> {
+        self.call_within(doing, CALL_DEADLINE, attempt).await
+    }
+
+    /// The same with another deadline for each attempt.
+    pub(crate) async fn call_within<T>(
+        &self,
+        doing: &str,
+        deadline: Duration,
+        mut attempt: impl AsyncFnMut(FarmClient<Authorized>) -> Result<Response<T>, Status>,
+    ) -> Result<T, Error> {
+        let mut retry = self.retry(doing, crate::resume::SHORT_PATIENCE);
+        loop {
+            match within(deadline, attempt(self.client())).await {
+                Ok(answer) => {
+                    retry.contact();
+                    return Ok(answer.into_inner());
+                }
+                Err(status) => retry.wait(&status).await?,
+            }
+        }
+    }
+
+    /// A call that may not be made twice, or whose failure is itself the answer.
+    pub(crate) async fn call_once<T>(
+        &self,
+        doing: &str,
+        answer: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Error> {
+        match within(CALL_DEADLINE, answer).await {
+            Ok(answer) => Ok(answer.into_inner()),
+            Err(status) => Err(Error::refused(doing, &status)),
+        }
+    }
+}
+
+/// The beginning of a stream, within the deadline of a short call.
+pub(crate) async fn opened<T>(
+    answer: impl Future<Output = Result<Response<Streaming<T>>, Status>>,
+) -> Result<Streaming<T>, Status> {
+    within(CALL_DEADLINE, answer).await.map(Response::into_inner)
+}
+
+async fn within<T>(
+    deadline: Duration,
+    answer: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<Response<T>, Status> {
+    tokio::time::timeout(deadline, answer)
+        .await
+        .unwrap_or_else(|_| Err(Status::unavailable(format!("no answer within {} s", deadline.as_secs()))))
+}

@@ -1,0 +1,274 @@
+//! Go's flag syntax, as people have typed it for fifteen years, made into clap's.
+//!
+//! Known flags before the first positional argument may be written `-dir x`, `-dir=x`, `--dir x`
+//! or `--dir=x`, switches also `-system=false`. They become `--dir=x`, which clap reads in one way
+//! only. What is not known is left for clap to judge; nothing from the first positional on is touched.
+
+use clap::{Arg, ArgAction, Command};
+use std::ffi::OsString;
+
+/// Rewrites a whole command line (program name first).
+pub(crate) fn rewrite(root: &Command, args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut args = args.into_iter();
+    let mut out: Vec<OsString> = args.next().into_iter().collect();
+    let mut level = root;
+    let mut inherited: Vec<&Arg> = Vec::new();
+    while let Some(arg) = args.next() {
+        let flag = arg.to_str().and_then(flag_of);
+        let Some((name, value)) = flag else {
+            if arg.to_str().is_some_and(|text| text.starts_with('-') && !matches!(text, "-" | "--")) {
+                // A dash and no flag's name: clap's to refuse.
+                out.push(arg);
+                continue;
+            }
+            if arg == "--" {
+                out.push(arg);
+                break;
+            }
+            if let Some(verb) = arg.to_str().and_then(|text| level.find_subcommand(text)) {
+                inherited.extend(level.get_arguments().filter(|a| a.is_global_set()));
+                level = verb;
+                out.push(arg);
+                continue;
+            }
+            if is_one_trailing_vector(level) {
+                out.push("--".into());
+            }
+            out.push(arg);
+            break;
+        };
+        let Some(known) = find(level, &inherited, name) else {
+            out.push(arg);
+            continue;
+        };
+        let long = format!("--{}", known.get_long().unwrap_or(name));
+        if known.get_action().takes_values() {
+            // Go takes the next argument whatever it looks like.
+            match value.map(OsString::from).or_else(|| args.next()) {
+                Some(value) => out.push(joined(&long, &value)),
+                None => out.push(long.into()),
+            }
+        } else {
+            match value.map(go_bool) {
+                None | Some(Some(true)) => out.push(long.into()),
+                Some(Some(false)) if matches!(known.get_action(), ArgAction::SetTrue) => {
+                    out.retain(|earlier| *earlier != *long);
+                }
+                Some(_) => out.push(joined(&long, &value.unwrap_or_default().into())),
+            }
+        }
+    }
+    out.extend(args);
+    out
+}
+
+/// Name and value of `-name`, `--name`, `-name=value`; `None` for what is no flag.
+fn flag_of(text: &str) -> Option<(&str, Option<&str>)> {
+    let body = text.strip_prefix("--").or_else(|| text.strip_prefix('-'))?;
+    let (name, value) = match body.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (body, None),
+    };
+    let sound = !name.is_empty() && !name.starts_with('-');
+    sound.then_some((name, value))
+}
+
+fn find<'a>(level: &'a Command, inherited: &[&'a Arg], name: &str) -> Option<&'a Arg> {
+    let own = level.get_arguments().chain(inherited.iter().copied());
+    own.filter(|arg| !arg.is_positional()).find(|arg| {
+        let mut chars = name.chars();
+        let short = match (chars.next(), chars.next()) {
+            (Some(only), None) => Some(only),
+            _ => None,
+        };
+        arg.get_long() == Some(name)
+            || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&name))
+            || (short.is_some() && arg.get_short() == short && arg.get_long().is_some())
+    })
+}
+
+/// Whether everything from the first positional on is the verb's own (`run INSTANCE CMD ARGS...`).
+fn is_one_trailing_vector(level: &Command) -> bool {
+    level.get_positionals().any(Arg::is_trailing_var_arg_set)
+}
+
+fn joined(long: &str, value: &OsString) -> OsString {
+    let mut whole = OsString::from(long);
+    whole.push("=");
+    whole.push(value);
+    whole
+}
+
+/// The truth values of Go's `strconv.ParseBool`.
+fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Verb};
+    use clap::{CommandFactory as _, Parser as _};
+    use proptest::prelude::*;
+
+    fn rewritten(args: &[&str]) -> Vec<String> {
+        rewrite(&Cli::command(), args.iter().map(OsString::from))
+            .into_iter()
+            .map(|arg| arg.into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn the_pages_command_lines_become_claps() {
+        let cases: [(&[&str], &[&str]); 8] = [
+            (
+                &["mote", "run", "-path", "$PATH,$WORKDIR/go/bin", "I", "go/src/make.bat"],
+                &["mote", "run", "--path=$PATH,$WORKDIR/go/bin", "--", "I", "go/src/make.bat"],
+            ),
+            (
+                &["mote", "run", "-e", "GOPATH=c:/x", "I", "go/bin/go", "test", "-run=T"],
+                &["mote", "run", "--env=GOPATH=c:/x", "--", "I", "go/bin/go", "test", "-run=T"],
+            ),
+            (&["mote", "create", "-list"], &["mote", "create", "--list"]),
+            (&["mote", "-server=a:1", "list", "-json"], &["mote", "--server=a:1", "list", "--json"]),
+            (&["mote", "list", "-server", "a:1"], &["mote", "list", "--server=a:1"]),
+            (&["mote", "run", "-system", "-system=false", "--", "I", "x"], &["mote", "run", "--", "I", "x"]),
+            (&["mote", "push", "-C", "-odd", "-to", "x", "I"], &["mote", "push", "--tree=-odd", "--to=x", "I"]),
+            (
+                &["mote", "admin", "user", "add", "-role=admin", "bob"],
+                &["mote", "admin", "user", "add", "--role=admin", "bob"],
+            ),
+        ];
+        for (typed, clap) in cases {
+            assert_eq!(rewritten(typed), clap, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_alone() {
+        for args in [&["mote", "run", "-nonsense", "I"][..], &["mote", "nonsense", "-list"], &["mote", "gettar", "-"]] {
+            let rewritten: Vec<String> = rewritten(args).into_iter().filter(|arg| arg != "--").collect();
+            assert_eq!(rewritten, args);
+        }
+    }
+
+    /// What Go's `flag` package (1.22, `FlagSet.parseOne`) makes of arguments to `run`.
+    #[derive(Debug, Default, PartialEq, Eq)]
+    struct Parsed {
+        env: Vec<String>,
+        dir: Option<String>,
+        path: Option<String>,
+        system: bool,
+        debug: bool,
+        rest: Vec<String>,
+    }
+
+    /// `None` where Go reports an error.
+    fn go_parse(args: &[String]) -> Option<Parsed> {
+        let mut parsed = Parsed::default();
+        let mut at = 0;
+        while let Some(arg) = args.get(at) {
+            if arg.len() < 2 || !arg.starts_with('-') {
+                break;
+            }
+            at += 1;
+            let mut body = &arg[1..];
+            if let Some(after) = body.strip_prefix('-') {
+                body = after;
+                if body.is_empty() {
+                    break;
+                }
+            }
+            if body.is_empty() || body.starts_with('-') || body.starts_with('=') {
+                return None;
+            }
+            let (name, mut value) = match body.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (body, None),
+            };
+            if let "system" | "debug" = name {
+                let truth = value.as_deref().map_or(Some(true), go_bool)?;
+                *(if name == "system" { &mut parsed.system } else { &mut parsed.debug }) = truth;
+                continue;
+            }
+            if value.is_none() {
+                value = Some(args.get(at)?.clone());
+                at += 1;
+            }
+            match name {
+                "e" => parsed.env.push(value?),
+                "dir" => parsed.dir = value,
+                "path" => parsed.path = value,
+                _ => return None,
+            }
+        }
+        parsed.rest = args[at..].to_vec();
+        Some(parsed)
+    }
+
+    fn mote_parse(args: &[String]) -> Result<Parsed, clap::Error> {
+        let line = ["mote", "run"].iter().map(OsString::from).chain(args.iter().map(OsString::from));
+        let Verb::Run(run) = Cli::try_parse_from(rewrite(&Cli::command(), line))?.verb else { panic!("not run") };
+        let rest = run.words.into_iter().map(|word| word.into_string().unwrap()).collect();
+        let (env, dir, path) = (run.env, run.dir, run.path);
+        Ok(Parsed { env, dir, path, system: run.system, debug: run.debug, rest })
+    }
+
+    fn word() -> impl Strategy<Value = String> {
+        let fixed = [
+            "-e",
+            "--e",
+            "-e=A=1",
+            "-e=",
+            "A=1",
+            "-dir",
+            "-dir=x",
+            "--dir",
+            "--dir=-y",
+            "-path=a,b",
+            "-path",
+            "-system",
+            "-system=false",
+            "--system=T",
+            "-system=0",
+            "-debug",
+            "--debug=true",
+            "-debug=F",
+            "I",
+            "cmd",
+            "-",
+            "--",
+            "-x",
+            "-dir=",
+            "",
+            "=",
+            "-run=Test",
+            "a=b",
+            "-v",
+            "--system",
+            "$PATH,$WORKDIR/go/bin",
+            "-list",
+        ];
+        prop_oneof![9 => proptest::sample::select(fixed.to_vec()).prop_map(str::to_owned), 1 => "[-=a-e ]{0,6}"]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn what_go_accepts_means_the_same_here(args in prop::collection::vec(word(), 0..8)) {
+            if let Some(expected) = go_parse(&args) {
+                // A command without an instance is our usage error; Go's program finds that later.
+                if expected.rest.is_empty() {
+                    return Ok(());
+                }
+                let got = mote_parse(&args);
+                prop_assert!(got.is_ok(), "{:?}: {}", args, got.unwrap_err());
+                prop_assert_eq!(got.unwrap(), expected);
+            }
+        }
+    }
+}
