@@ -69,7 +69,8 @@ show mote list
 
 say "Pushing a real C project: the zstd library"
 project=$home/zstd
-manifest=$(cargo metadata --format-version 1 --locked | tr ',' '\n' | sed -n 's|.*"manifest_path":"\(.*/zstd-sys-[^"]*\)/Cargo.toml".*|\1|p' | head -1)
+host=$(rustc -vV | sed -n 's/^host: //p')
+manifest=$(cargo metadata --format-version 1 --locked --offline --filter-platform "$host" | tr ',' '\n' | sed -n 's|.*"manifest_path":"\(.*/zstd-sys-[^"]*\)/Cargo.toml".*|\1|p' | head -1)
 cp -r "$manifest/zstd" "$project"
 cat >"$project/Makefile" <<'MAKE'
 CFLAGS = -O1 -Wall -DZSTD_DISABLE_ASM -DZSTD_LEGACY_SUPPORT=5 -Ilib -Ilib/common
@@ -121,7 +122,7 @@ sources=$(ls "$project"/lib/*/*.c | wc -l)
 [ "$lines" -eq "$sources" ] || fail "$lines lines of output for $sources sources"
 [ "$lines" -eq "$(sort -u "$home/build.out" | grep -c '^  CC')" ] || fail "a line came twice"
 say "Every one of the $sources compile lines arrived, once. The result runs:"
-show mote run -dir zstd "$instance" ./zcheck
+show mote run "$instance" zstd/zcheck
 
 say "Collecting the work directory"
 (cd "$home" && show mote gettar "$instance" && show ls -lh "$instance.tar.gz" && tar tzf "$instance.tar.gz" | grep -c '\.o$' | sed 's/$/ object files inside/')

@@ -104,3 +104,6 @@ pub fn snapshot(root: &Path, options: &SnapshotOptions, cache: &mut StatCache) -
     })
 }
 
+
+#[cfg(all(test, unix))]
+mod tests;

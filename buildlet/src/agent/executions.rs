@@ -12,6 +12,7 @@ use crate::wakeups::Of;
 use motefarm_core::{Clock as _, ExecId, SystemClock, Timestamp};
 use motefarm_proto::mote::supervisor_request::Request;
 use motefarm_proto::mote::{self, SupervisorRelease, SupervisorSpec};
+use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,33 @@ const LEAST_SPOOL_BYTES: u64 = 64 << 10;
 const ACK_PAUSE: Duration = Duration::from_millis(10);
 /// Between attempts to take up an execution whose keeper gives trouble.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// Attempts to hand an execution to a keeper that dies meanwhile.
+const MOST_TRIES: u32 = 5;
+
+/// Why an execution was not handed over.
+enum Handing {
+    /// By the keeper, or for want of one.
+    Refused(io::Error),
+    Agent(AgentError),
+}
+
+impl From<io::Error> for Handing {
+    fn from(error: io::Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<AgentError> for Handing {
+    fn from(error: AgentError) -> Self {
+        Self::Agent(error)
+    }
+}
+
+fn is_cut(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), ConnectionReset | BrokenPipe | UnexpectedEof)
+}
 
 impl Agent {
     /// Takes up the executions of an instance that was here before this process.
@@ -103,14 +131,40 @@ impl Agent {
     }
 
     /// Hands a written-down execution to the keeper. The caller holds its `starting` lock.
-    async fn start_exec(self: &Arc<Self>, instance: &Arc<Instance>, id: ExecId, exec: &ExecDir) -> Result<(), AgentError> {
-        let refused = |error: std::io::Error| {
-            AgentError::Unavailable(format!("execution {id} could not be handed to its keeper: {error}"))
-        };
+    async fn start_exec(
+        self: &Arc<Self>,
+        instance: &Arc<Instance>,
+        id: ExecId,
+        exec: &ExecDir,
+    ) -> Result<(), AgentError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.try_start_exec(instance, id, exec).await {
+                Err(Handing::Refused(error)) if tries < MOST_TRIES && is_cut(&error) => {
+                    // The keeper died with our request in its queue: the next one gets it.
+                    tracing::info!(exec.id = %id, %error, "the keeper went away; trying again");
+                }
+                Err(Handing::Refused(error)) => {
+                    let text = format!("execution {id} could not be handed to its keeper: {error}");
+                    return Err(AgentError::Unavailable(text));
+                }
+                Err(Handing::Agent(error)) => return Err(error),
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    async fn try_start_exec(
+        self: &Arc<Self>,
+        instance: &Arc<Instance>,
+        id: ExecId,
+        exec: &ExecDir,
+    ) -> Result<(), Handing> {
         // A request by an earlier buildlet may still be in the keeper's queue, with a control socket
         // that the next lines would cut off. Requests are served in order.
         if exec.path().join(CONTROL).exists() {
-            instance.keeper(&self.sandbox, &self.program).await?.ping().await.map_err(refused)?;
+            instance.keeper(&self.sandbox, &self.program).await?.ping().await?;
             match exec.standing()? {
                 Standing::Waiting => {}
                 Standing::Running => {
@@ -123,7 +177,7 @@ impl Agent {
         let connection = instance.keeper(&self.sandbox, &self.program).await?;
         let control = bind_only(&exec.path().join(CONTROL))
             .map_err(AgentError::io(format!("can not make the control socket of execution {id}")))?;
-        connection.start_exec(id, exec.fd(), control.as_fd()).await.map_err(refused)?;
+        connection.start_exec(id, exec.fd(), control.as_fd()).await?;
         self.note_running(instance, id);
         Ok(())
     }

@@ -50,11 +50,6 @@ impl OutputPipe {
         self.end.is_some()
     }
 
-    /// Closes our end: later writers get SIGPIPE.
-    pub(super) fn close(&mut self) {
-        self.end = None;
-    }
-
     /// Bytes that lie in the pipe.
     pub(super) fn waiting(&self) -> usize {
         let Some(fd) = &self.end else { return 0 };

@@ -241,7 +241,8 @@ pub(crate) async fn read_until_from(stream: &mut Streaming<ExecEvent>, text: &st
     let mut ran = Ran { next: from, ..Default::default() };
     while !ran.text().contains(text) {
         let event = tokio::time::timeout(PATIENCE, stream.message()).await.expect("the stream hangs").unwrap();
-        take(&mut ran, event.unwrap_or_else(|| panic!("ended before {text:?}: {}", ran.text())));
+        let event = event.unwrap_or_else(|| panic!("ended before {text:?}: {}", ran.text()));
+        take(&mut ran, event);
     }
     ran
 }

@@ -57,7 +57,7 @@ async fn limits_bind_commands() {
     assert_eq!(text, "524288\n2048\n");
     // The bound on a command's files is none on its output.
     let ran = run(&mut client, &instance, &sh("head -c 3000000 /dev/zero; head -c 3000000 /dev/zero > f")).await;
-    assert_eq!(ran.next, 3_000_000);
+    assert_eq!(ran.stdout.len(), 3_000_000);
     assert_eq!(fs::metadata(buildlet.instance_dir(&instance).join("work/f")).unwrap().len(), 1 << 20);
     buildlet.finish().await;
 }

@@ -100,11 +100,11 @@ async fn what_is_left_running_lives_until_cancelled_or_the_instances_end() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(attach(&mut client, &instance, &exec, 0, true).await.next, ran);
-    assert_eq!((marked(&mark), marked(&other)), (1, 1));
+    assert!(marked(&mark) > 0 && marked(&other) > 0);
     let cancel = BuildletCancelExecRequest { instance_id: instance.clone(), exec_id: exec, grace_ms: 100 };
     client.cancel_exec(cancel).await.unwrap();
     eventually("cancel ends what was left", || marked(&mark) == 0).await;
-    assert_eq!(marked(&other), 1);
+    assert!(marked(&other) > 0);
     buildlet.end(&instance).await;
     assert_eq!(marked(&other), 0, "gone when the end is answered");
     buildlet.finish().await;

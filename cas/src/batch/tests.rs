@@ -52,7 +52,8 @@ proptest! {
         prop_assert_eq!(summary.stored_bytes, store.stats().blob_bytes);
         for blob in &blobs {
             let Content::Bytes(content) = &blob.content else { unreachable!() };
-            prop_assert_eq!(store.read(&blob.digest, u64::MAX).unwrap().as_ref(), Some(content));
+            let found = store.read(&blob.digest, u64::MAX).unwrap();
+            prop_assert_eq!(found.as_ref(), Some(content));
         }
         // And onwards from the store.
         let source: Arc<dyn BlobSource> = Arc::new(store);
