@@ -130,17 +130,14 @@ impl Agent {
     pub(crate) fn use_instance(&self, id: InstanceId) -> Result<Arc<Instance>, AgentError> {
         let instance = self.instances().get(&id).cloned().ok_or(AgentError::NoInstance(id))?;
         instance.check_alive()?;
+        // The caller knows of its own call; the time of it goes out with the next report.
         instance.touch();
-        self.changed();
         Ok(instance)
     }
 
     /// Makes an instance, or finds the one made before, and starts its keeper. Finishes once begun
     /// only if the caller spawns it.
-    pub(crate) async fn create_instance(
-        &self,
-        request: BuildletCreateInstanceRequest,
-    ) -> Result<String, AgentError> {
+    pub(crate) async fn create_instance(&self, request: BuildletCreateInstanceRequest) -> Result<String, AgentError> {
         let id = convert::instance_id(&request.instance_id)?;
         let instance = {
             let _creating = self.creating.lock().await;

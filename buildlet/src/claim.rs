@@ -47,12 +47,12 @@ impl Claim {
 
     /// Who has the execution in `dir`.
     pub(crate) fn holder(dir: BorrowedFd<'_>) -> io::Result<Holder> {
-        let file = match rustix::fs::openat(dir, CLAIM, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
-        {
-            Ok(file) => file,
-            Err(rustix::io::Errno::NOENT) => return Ok(Holder::Nobody),
-            Err(error) => return Err(error.into()),
-        };
+        let file =
+            match rustix::fs::openat(dir, CLAIM, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()) {
+                Ok(file) => file,
+                Err(rustix::io::Errno::NOENT) => return Ok(Holder::Nobody),
+                Err(error) => return Err(error.into()),
+            };
         match rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockShared) {
             Ok(()) => Ok(Holder::Gone),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(Holder::Alive),

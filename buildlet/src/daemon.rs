@@ -58,9 +58,11 @@ struct Started {
 async fn start(common: &Common, farm_store: Option<&Path>) -> anyhow::Result<Started> {
     let data = DataDir::new(data_dir(common)?);
     let at = || data.root().display().to_string();
-    let lock = identity::lock(&data).with_context(|| format!("can not take the data directory {} (does another buildlet run on it?)", at()))?;
+    let lock = identity::lock(&data)
+        .with_context(|| format!("can not take the data directory {} (does another buildlet run on it?)", at()))?;
     // Instances may not look around in it, sandbox or no sandbox.
-    let identity = Identity::load_or_create(&data).with_context(|| format!("can not read this buildlet's id in {}", at()))?;
+    let identity =
+        Identity::load_or_create(&data).with_context(|| format!("can not read this buildlet's id in {}", at()))?;
     let program = Program::open(data.root().join("keeper")).context("can not open this program's own file")?;
     let sandbox = if common.no_sandbox {
         Sandbox::Absent { reason: "switched off by --no-sandbox".to_owned() }

@@ -98,7 +98,8 @@ impl ExecDir {
                 if self.outcome()?.is_none() {
                     self.write_lost()?;
                 }
-                let outcome = self.outcome()?.ok_or_else(|| self.failed("find the outcome")(io::ErrorKind::NotFound.into()))?;
+                let outcome =
+                    self.outcome()?.ok_or_else(|| self.failed("find the outcome")(io::ErrorKind::NotFound.into()))?;
                 Ok(Standing::Ended(Box::new(outcome)))
             }
         }

@@ -134,7 +134,10 @@ impl Buildlet for Service {
         Ok(Response::new(BuildletCreateInstanceResponse { work_dir }))
     }
 
-    async fn end_instance(&self, request: Request<EndInstanceRequest>) -> Result<Response<EndInstanceResponse>, Status> {
+    async fn end_instance(
+        &self,
+        request: Request<EndInstanceRequest>,
+    ) -> Result<Response<EndInstanceResponse>, Status> {
         let (agent, id) = (self.agent.clone(), id(&request.get_ref().instance_id)?);
         finish(async move { agent.end_instance(id).await }).await?;
         Ok(Response::new(EndInstanceResponse {}))

@@ -45,7 +45,10 @@ impl Identity {
         let path = data.id();
         let id = match fs::read_to_string(&path) {
             Ok(text) => Uuid::try_parse(text.trim()).map_err(|e| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("{} holds no UUID ({e}): restore or remove it", path.display()))
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{} holds no UUID ({e}): restore or remove it", path.display()),
+                )
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let id = Uuid::new_v4();

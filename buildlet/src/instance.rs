@@ -25,12 +25,17 @@ use std::time::{Duration, UNIX_EPOCH};
 /// A keeper acts this much after the buildlet would have, so that the buildlet, if it lives, does it.
 const KEEPER_SLACK: Duration = Duration::from_secs(15);
 
+/// How long a restarted buildlet waits for news of leases before it ends anything.
+const NEWS_PATIENCE: Duration = Duration::from_secs(60);
+
 /// See the module.
 pub(crate) struct Instance {
     pub(crate) id: InstanceId,
     pub(crate) name: String,
     pub(crate) dir: PathBuf,
     born: Timestamp,
+    /// Not ended for want of news before this.
+    not_before: Timestamp,
     terms: LeaseTerms,
     grace: Duration,
     limits: InstanceLimits,
@@ -99,7 +104,9 @@ impl Instance {
         let last_use = used.duration_since(UNIX_EPOCH).map_or(Timestamp::EPOCH, |since| Timestamp::EPOCH + since);
         let born = fs::read_to_string(dir.join(instance::BORN)).map_err(failed(instance::BORN))?;
         let born = born.trim().parse().map_or(last_use, Timestamp::from_millis);
-        Self::from_parts(dir, meta, born, last_use)
+        let loaded = Self::from_parts(dir, meta, born, last_use)?;
+        // The news may have come while no buildlet ran: whoever has it gets time to tell.
+        Ok(Self { not_before: SystemClock.now() + NEWS_PATIENCE, ..loaded })
     }
 
     fn from_parts(
@@ -116,6 +123,7 @@ impl Instance {
             limits: meta.limits.unwrap_or_default(),
             dir,
             born,
+            not_before: Timestamp::EPOCH,
             state: Mutex::new(State {
                 meta,
                 last_use,
@@ -176,7 +184,9 @@ impl Instance {
             match self.find_exec(id) {
                 Ok(Some(exec)) => found.push((id, exec)),
                 Ok(None) => {}
-                Err(error) => tracing::warn!(instance.id = %self.id, exec.id = %id, %error, "an execution is unreadable"),
+                Err(error) => {
+                    tracing::warn!(instance.id = %self.id, exec.id = %id, %error, "an execution is unreadable")
+                }
             }
         }
         Ok(found)
@@ -237,7 +247,7 @@ impl Instance {
     fn bounded_end(&self, state: &State, used: Timestamp) -> Timestamp {
         let end = Timestamp::from_millis(state.meta.expires_at_ms).max(used + self.terms.idle_timeout);
         let most = self.terms.max_lifetime.map_or(Timestamp::MAX, |most| self.born + most);
-        end.min(most) + self.grace
+        (end.min(most) + self.grace).max(self.not_before)
     }
 
     /// When its keeper is to end it, should the buildlet be gone: as above, but what runs now may
@@ -245,7 +255,8 @@ impl Instance {
     fn keeper_ends_at(&self, now: Timestamp) -> Timestamp {
         let own = self.ends_at(now);
         let state = self.state();
-        let last = state.running.values().map(|r| r.last_watched.max(if r.watchers > 0 { now } else { r.last_watched }));
+        let last =
+            state.running.values().map(|r| r.last_watched.max(if r.watchers > 0 { now } else { r.last_watched }));
         let running = last.max().map_or(own, |at| own.max(self.bounded_end(&state, at + self.terms.unwatched_limit)));
         running + KEEPER_SLACK
     }
@@ -376,7 +387,9 @@ impl Instance {
                     state.last_use = state.last_use.max(Timestamp::from_millis(outcome.ended_at_ms));
                 }
                 Ok(standing) => open.push((id, standing)),
-                Err(error) => tracing::warn!(instance.id = %self.id, exec.id = %id, %error, "an execution is unreadable"),
+                Err(error) => {
+                    tracing::warn!(instance.id = %self.id, exec.id = %id, %error, "an execution is unreadable")
+                }
             }
         }
         Ok(open)

@@ -137,7 +137,9 @@ impl Connection {
         // that of one who got its number.
         let asked = self.ask(Request::End(KeeperEnd {}), &[]).await;
         let Some(process) = process else { return asked };
-        let process = AsyncFd::with_interest(process, Interest::READABLE)?;
+        #[expect(unsafe_code, reason = "the safe way to register a descriptor is deprecated")]
+        // SAFETY: an OwnedFd has the same descriptor, open, for as long as it lives.
+        let process = unsafe { AsyncFd::register_with_interest(process, Interest::READABLE) }?;
         let died = async {
             let _ready = process.readable().await?;
             Ok::<_, io::Error>(())

@@ -31,6 +31,7 @@ mod wipe;
 mod wire;
 
 use clap::Parser as _;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -43,17 +44,16 @@ pub fn main_impl() -> ExitCode {
     }
     let cli = cli::Cli::parse();
     let filter = EnvFilter::try_from_env("MOTE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let ran = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| {
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    let ran = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from).and_then(
+        |runtime| {
             let ran = runtime.block_on(daemon::run(cli));
             // Threads that wait for a disk or a reader must not keep a stopped buildlet.
             runtime.shutdown_background();
             ran
-        });
+        },
+    );
     match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -39,7 +39,8 @@ impl Program {
     fn copied(&self) -> io::Result<PathBuf> {
         let mut copied = self.copied.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if !*copied {
-            let mut from = File::open(Path::new("/proc/self/fd").join(std::os::fd::AsRawFd::as_raw_fd(&self.file).to_string()))?;
+            let mut from =
+                File::open(Path::new("/proc/self/fd").join(std::os::fd::AsRawFd::as_raw_fd(&self.file).to_string()))?;
             let temporary = self.copy.with_extension("tmp");
             // Not over the old one: keepers may be running it.
             let _ = std::fs::remove_file(&temporary);

@@ -122,7 +122,14 @@ impl Bubblewrap {
     /// Everything but the program to run.
     fn command(&self, dir: &Path, name: &str) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--as-pid-1", "--new-session"]);
+        command.args([
+            "--unshare-user",
+            "--unshare-pid",
+            "--unshare-ipc",
+            "--unshare-uts",
+            "--as-pid-1",
+            "--new-session",
+        ]);
         // Without this bubblewrap started by root would leave it every capability over the sandbox,
         // that of unmounting its masks included.
         command.args(["--cap-drop", "ALL", "--uid", USER_ID, "--gid", USER_ID, "--hostname", &host_name(name)]);
@@ -191,8 +198,7 @@ fn with_line(file: &str, line: &str) -> String {
 
 /// The nearest host name: letters, digits and hyphens, at most 63.
 fn host_name(name: &str) -> String {
-    let mapped: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
+    let mapped: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
     let trimmed = mapped.trim_matches('-');
     if trimmed.is_empty() { "instance".to_owned() } else { trimmed.to_owned() }
 }

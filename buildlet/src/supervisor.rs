@@ -121,6 +121,8 @@ struct Supervisor {
     buffer: Buffer,
     /// A frame the disk had no room for: its stream, time and length in the buffer.
     unwritten: Option<(OutputStream, i64, usize)>,
+    /// Whether that has been noted: once, not five times a second.
+    disk_noted: bool,
     stdin: Stdin,
     waiting_stdin: Option<WaitingStdin>,
     leader: Pid,
@@ -157,11 +159,8 @@ impl Supervisor {
                 spool.append(OutputStream::Stdout, SystemClock.now().as_millis(), part)?;
             }
         }
-        let (stdin, stdin_end) = if spec.stdin {
-            Stdin::piped()?
-        } else {
-            (Stdin::none(), File::open("/dev/null")?.into())
-        };
+        let (stdin, stdin_end) =
+            if spec.stdin { Stdin::piped()? } else { (Stdin::none(), File::open("/dev/null")?.into()) };
         let (stdout, stdout_end) = OutputPipe::new(OutputStream::Stdout)?;
         let mut outputs = vec![stdout];
         let mut stderr_end = None;
@@ -205,6 +204,7 @@ impl Supervisor {
             outputs,
             buffer: Buffer::new(),
             unwritten: None,
+            disk_noted: false,
             stdin,
             waiting_stdin: None,
             leader,
@@ -246,7 +246,10 @@ impl Supervisor {
 
     /// Sleeps until something is to be done.
     fn wait(&mut self) -> Ready {
-        let held = self.unwritten.is_some() || (self.bounded && self.spool.room() == 0);
+        let full = self.bounded && self.spool.room() == 0;
+        // Where a full spool ends the execution, more output is news; elsewhere it waits in its pipe.
+        let limit_may_strike = self.overflow == Overflow::End && self.exit.is_none() && self.kill_at.is_none();
+        let held = self.unwritten.is_some() || (full && !limit_may_strike);
         let mut fds = vec![
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
@@ -271,8 +274,11 @@ impl Supervisor {
             return Ready { signal: true, control: false, outputs: vec![false; self.outputs.len()] };
         }
         let any = |at: usize| fds[at].any() == Some(true);
-        let ready =
-            Ready { signal: any(0), control: any(1), outputs: output_at.iter().map(|at| at.is_some_and(any)).collect() };
+        let ready = Ready {
+            signal: any(0),
+            control: any(1),
+            outputs: output_at.iter().map(|at| at.is_some_and(any)).collect(),
+        };
         if self.buffer.holds_pages() && self.unwritten.is_none() && !ready.outputs.contains(&true) {
             self.buffer.give_back();
         }
@@ -281,13 +287,14 @@ impl Supervisor {
 
     fn next_event(&self) -> Option<Instant> {
         let soon = |wait| Some(Instant::now() + wait);
-        let killing = self.kill_at.filter(|_| self.any_left).and_then(|at| {
-            if at <= Instant::now() { soon(KILL_PASS) } else { Some(at) }
-        });
+        let killing = self
+            .kill_at
+            .filter(|_| self.any_left)
+            .and_then(|at| if at <= Instant::now() { soon(KILL_PASS) } else { Some(at) });
         [
             self.timeout_at,
             killing,
-            self.leak_until.filter(|_| !self.over),
+            self.leak_until.filter(|_| !self.over && self.kill_at.is_none() && self.unwritten.is_none()),
             self.unwritten.and_then(|_| soon(DISK_RETRY)),
             self.waiting_stdin.as_ref().map(|w| w.until),
             if self.buffer.holds_pages() { soon(QUIET) } else { None },
@@ -351,8 +358,15 @@ impl Supervisor {
     fn retry_unwritten(&mut self) {
         let Some((stream, time_ms, length)) = self.unwritten else { return };
         match self.spool.append(stream, time_ms, self.buffer.filled(length)) {
-            Ok(()) => self.unwritten = None,
-            Err(error) => note(&format!("the output waits for the disk: {error}")),
+            Ok(()) => {
+                self.unwritten = None;
+                self.disk_noted = false;
+            }
+            Err(error) if !self.disk_noted => {
+                self.disk_noted = true;
+                note(&format!("the output waits for the disk: {error}"));
+            }
+            Err(_) => {}
         }
     }
 
@@ -402,12 +416,6 @@ impl Supervisor {
         }
         if self.any_left && self.kill_at.is_some_and(|at| at <= now) {
             proc_tree::kill_children();
-        }
-        // A full spool in which every writer waits: only time and requests wake us.
-        if self.overflow == Overflow::End && self.bounded && self.spool.room() == 0 {
-            for n in 0..self.outputs.len() {
-                self.make_room(n);
-            }
         }
     }
 
@@ -460,7 +468,9 @@ impl Supervisor {
         match outcome::save(self.spool.dir(), &outcome) {
             Ok(()) => true,
             Err(error) => {
-                note(&format!("the outcome waits for the disk: {error}"));
+                if !std::mem::replace(&mut self.disk_noted, true) {
+                    note(&format!("the outcome waits for the disk: {error}"));
+                }
                 std::thread::sleep(DISK_RETRY);
                 false
             }

@@ -46,9 +46,9 @@ impl Blobs {
     pub(crate) fn receiver(&self) -> Result<BatchReceiver, AgentError> {
         match self {
             Self::Own(store) => Ok(BatchReceiver::new(store.clone())),
-            Self::Farm(_) => Err(AgentError::Refused(
-                "this buildlet reads the coordinator's store: upload there".to_owned(),
-            )),
+            Self::Farm(_) => {
+                Err(AgentError::Refused("this buildlet reads the coordinator's store: upload there".to_owned()))
+            }
         }
     }
 

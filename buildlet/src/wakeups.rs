@@ -65,7 +65,9 @@ impl Wakeups {
     /// Must be called within a runtime; the reading task lives as long as it.
     pub(crate) fn new() -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let inotify = AsyncFd::with_interest(Watched(inotify), Interest::READABLE)?;
+        #[expect(unsafe_code, reason = "the safe way to register a descriptor is deprecated")]
+        // SAFETY: an Inotify owns its descriptor and keeps the same for as long as it lives.
+        let inotify = unsafe { AsyncFd::register_with_interest(Watched(inotify), Interest::READABLE) }?;
         let inner = Arc::new(Inner { inotify, table: Mutex::default() });
         let reading = Arc::downgrade(&inner);
         tokio::spawn(async move {
@@ -180,14 +182,17 @@ mod tests {
         let mut output = wakeups.watch(dir.path(), Of::Output).unwrap();
         end.before_looking();
         output.before_looking();
-        std::fs::File::options().write(true).open(dir.path().join("spool")).and_then(|mut f| {
-            use std::io::Write as _;
-            f.write_all(b"x")?;
-            // Not closed here: a close would tell the other one too.
-            std::mem::forget(f);
-            Ok(())
-        })
-        .unwrap();
+        std::fs::File::options()
+            .write(true)
+            .open(dir.path().join("spool"))
+            .and_then(|mut f| {
+                use std::io::Write as _;
+                f.write_all(b"x")?;
+                // Not closed here: a close would tell the other one too.
+                std::mem::forget(f);
+                Ok(())
+            })
+            .unwrap();
         tokio::time::timeout(Duration::from_secs(5), output.changed()).await.unwrap();
         drop(output);
         let renamed = dir.path().join("tmp");

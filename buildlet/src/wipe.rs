@@ -59,7 +59,11 @@ impl Wiper<'_> {
                     .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory),
                 _ => false,
             };
-            let removed = if is_dir { self.remove_dir(dir, name, depth) } else { rustix::fs::unlinkat(dir, name, AtFlags::empty()) };
+            let removed = if is_dir {
+                self.remove_dir(dir, name, depth)
+            } else {
+                rustix::fs::unlinkat(dir, name, AtFlags::empty())
+            };
             if let Err(error) = removed
                 && error != rustix::io::Errno::NOENT
             {

@@ -40,8 +40,7 @@ pub(crate) fn receive<M: Message + Default>(stream: &mut UnixStream) -> io::Resu
     let got = {
         let mut space = nix::cmsg_space!([std::os::fd::RawFd; MOST_DESCRIPTORS]);
         let mut parts = [IoSliceMut::new(&mut length)];
-        let message =
-            recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+        let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
         for control in message.cmsgs()? {
             if let ControlMessageOwned::ScmRights(raw) = control {
                 #[expect(unsafe_code, reason = "received descriptors come as numbers")]

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// One live connection to a buildlet.
 pub struct Session {
@@ -20,6 +21,9 @@ pub struct Session {
     pub reads_farm_store: bool,
     /// The way to it.
     pub link: Arc<dyn Link>,
+    /// Cancelled when the contact ends. Whoever streams over the link stops then, even if its part
+    /// of the link still works: the buildlet can not dial anew while half of the old link is held.
+    pub ended: CancellationToken,
     running: Mutex<HashMap<InstanceId, HashSet<String>>>,
 }
 
@@ -32,6 +36,7 @@ impl Session {
             slots: description.lease_slots,
             reads_farm_store: description.reads_farm_store,
             link,
+            ended: CancellationToken::new(),
             running: Mutex::default(),
         }
     }

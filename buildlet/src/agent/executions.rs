@@ -197,7 +197,9 @@ impl Agent {
                 Ok(outcome) => break Timestamp::from_millis(outcome.ended_at_ms),
                 // Its instance ended, and with it the directory.
                 Err(AgentError::NoExec { .. }) => break SystemClock.now(),
-                Err(error) => tracing::error!(instance.id = %instance.id, exec.id = %id, %error, "an execution can not be followed"),
+                Err(error) => {
+                    tracing::error!(instance.id = %instance.id, exec.id = %id, %error, "an execution can not be followed")
+                }
             }
             tokio::time::sleep(RETRY).await;
         };
@@ -226,7 +228,12 @@ impl Agent {
     }
 
     /// Tells the supervisor, soon and not too often, what need not be kept.
-    pub(crate) fn acknowledge(self: &Arc<Self>, instance: &Arc<Instance>, id: ExecId, offset: u64) -> Result<(), AgentError> {
+    pub(crate) fn acknowledge(
+        self: &Arc<Self>,
+        instance: &Arc<Instance>,
+        id: ExecId,
+        offset: u64,
+    ) -> Result<(), AgentError> {
         let exec = instance.exec(id)?;
         if !instance.acknowledge(id, offset) {
             return Ok(());

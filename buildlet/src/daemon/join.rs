@@ -114,8 +114,7 @@ impl Lane {
     async fn join(&self) -> io::Result<hyper::upgrade::Upgraded> {
         let stream = self.target.connect(&[b"http/1.1"]).await.map_err(io::Error::other)?;
         let asking = async {
-            let (mut sender, connection) =
-                http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
             let connection = tokio::spawn(connection.with_upgrades());
             let answer = sender.send_request(self.request()?).await.map_err(io::Error::other)?;
             if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -130,8 +129,8 @@ impl Lane {
     }
 
     fn request(&self) -> io::Result<Request<Empty<bytes::Bytes>>> {
-        let mut bearer = http::HeaderValue::try_from(format!("Bearer {}", self.token.reveal()))
-            .map_err(io::Error::other)?;
+        let mut bearer =
+            http::HeaderValue::try_from(format!("Bearer {}", self.token.reveal())).map_err(io::Error::other)?;
         bearer.set_sensitive(true);
         let host = match &self.target {
             Target::Tls { address, .. } => address.clone(),

@@ -76,7 +76,9 @@ async fn handshake(tls: &TlsAcceptor, stream: TcpStream) -> io::Result<tokio_rus
 /// The token in `path`; made at first start. The log says where it is, never what.
 fn load_or_create(path: &Path) -> anyhow::Result<ApiToken> {
     match fs::read_to_string(path) {
-        Ok(text) => text.parse().with_context(|| format!("the token in {} is unusable: repair or remove it", path.display())),
+        Ok(text) => {
+            text.parse().with_context(|| format!("the token in {} is unusable: repair or remove it", path.display()))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let token = ApiToken::generate();
             if let Some(dir) = path.parent() {

@@ -16,11 +16,8 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn new(ends_at: Timestamp, limits: &InstanceLimits) -> Self {
-        let limits = Limits {
-            memory_bytes: limits.memory_bytes,
-            processes: limits.processes,
-            file_bytes: limits.file_bytes,
-        };
+        let limits =
+            Limits { memory_bytes: limits.memory_bytes, processes: limits.processes, file_bytes: limits.file_bytes };
         Self { ends_at, limits }
     }
 

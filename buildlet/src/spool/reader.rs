@@ -83,7 +83,14 @@ impl SpoolReader {
             return Err(ReadError::Released { from: released.offset });
         }
         let entry = find_entry(&index, index.metadata()?.len(), offset)?.map_or(0, |(_, position)| position);
-        Ok(Some(Self { spool, position: entry.max(released.position), next: offset, end: released.offset, most_chunk, dir }))
+        Ok(Some(Self {
+            spool,
+            position: entry.max(released.position),
+            next: offset,
+            end: released.offset,
+            most_chunk,
+            dir,
+        }))
     }
 
     /// The offset of the next byte it will give.

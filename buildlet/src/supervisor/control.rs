@@ -1,8 +1,8 @@
 //! Requests to a supervisor: one a connection, answered without waiting, but for stdin that finds a
 //! full pipe, which is answered when the pipe takes something or a while has passed.
 
-use super::stdin::Fed;
 use super::Supervisor;
+use super::stdin::Fed;
 use crate::wire;
 use motefarm_core::exec::Ending;
 use motefarm_proto::KEEPER_PROTOCOL_VERSION;

@@ -28,11 +28,12 @@ pub(crate) fn save(dir: BorrowedFd<'_>, outcome: &ExecOutcome) -> io::Result<()>
 
 /// The outcome of the execution in `dir`, if it has ended.
 pub(crate) fn load(dir: BorrowedFd<'_>) -> io::Result<Option<mote::ExecOutcome>> {
-    let file = match rustix::fs::openat(dir, OUTCOME, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(rustix::io::Errno::NOENT) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+    let file =
+        match rustix::fs::openat(dir, OUTCOME, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
     let mut bytes = Vec::new();
     file.take(MOST_BYTES).read_to_end(&mut bytes)?;
     mote::ExecOutcome::decode(bytes.as_slice()).map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))

@@ -113,7 +113,9 @@ fn explain(command: &Command<'_>, step: u8, errno: Errno) -> String {
         (None, Errno::ENOENT) if command.program.exists() => {
             format!("{program}: the interpreter its first line or header names does not exist")
         }
-        (None, Errno::ENOEXEC) => format!("{program}: {cause} (not a program for this machine, or a script without #!)"),
+        (None, Errno::ENOEXEC) => {
+            format!("{program}: {cause} (not a program for this machine, or a script without #!)")
+        }
         (None, _) => format!("{program}: {cause}"),
     }
 }

@@ -43,10 +43,6 @@ impl Buildlet {
         self.dir.path().join("data")
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
-    }
-
     /// Starts the program (again).
     pub(crate) async fn run(&mut self) {
         let child = Command::new(env!("CARGO_BIN_EXE_mote-buildlet"))
@@ -119,7 +115,8 @@ impl Buildlet {
         let wiping = self.data().join("wiping");
         eventually("everything is wiped", || fs::read_dir(&wiping).unwrap().count() == 0).await;
         let mut child = self.child.take().unwrap();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM)
+            .unwrap();
         let until = Instant::now() + PATIENCE;
         let status = loop {
             match child.try_wait().unwrap() {
@@ -135,18 +132,26 @@ impl Buildlet {
 }
 
 impl Drop for Buildlet {
+    /// After a failed test: every keeper goes, and with it what it keeps.
     fn drop(&mut self) {
         self.kill();
-        // A failed test: whatever names our directory goes, with what is below it.
-        let mut doomed = processes(self.dir.path().to_str().unwrap());
-        let mut next = 0;
-        while next < doomed.len() {
-            let list = fs::read_to_string(format!("/proc/{0}/task/{0}/children", doomed[next])).unwrap_or_default();
-            doomed.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
-            next += 1;
-        }
-        for pid in doomed {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        let Ok(instances) = fs::read_dir(self.data().join("instances")) else { return };
+        for instance in instances.flatten() {
+            let Ok(socket) = motefarm_net::unix::connect_blocking(&instance.path().join("keeper.sock")) else {
+                continue;
+            };
+            let peer = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials);
+            // Without a sandbox what it keeps would live on: everything below it goes first.
+            let mut doomed: Vec<i32> = peer.map(|peer| peer.pid()).into_iter().collect();
+            let mut next = 0;
+            while next < doomed.len() {
+                let list = fs::read_to_string(format!("/proc/{0}/task/{0}/children", doomed[next])).unwrap_or_default();
+                doomed.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+                next += 1;
+            }
+            for pid in doomed.into_iter().rev() {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            }
         }
     }
 }

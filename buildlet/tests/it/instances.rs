@@ -73,7 +73,8 @@ async fn making_and_ending_may_be_repeated() {
         ..Default::default()
     };
     client.create_instance(again).await.unwrap();
-    let script = "mkdir -p locked/in; touch locked/in/f; chmod 0 locked/in locked; ln -s / link; sleep 1000 & echo on; wait";
+    let script =
+        "mkdir -p locked/in; touch locked/in/f; chmod 0 locked/in locked; ln -s / link; sleep 1000 & echo on; wait";
     let (_, mut stream) = begin(&mut client, &instance, &sh(script)).await;
     read_until(&mut stream, "on").await;
     let dir = buildlet.instance_dir(&instance);
@@ -84,7 +85,8 @@ async fn making_and_ending_may_be_repeated() {
     assert!(!dir.exists());
     assert_eq!(processes(&mark), Vec::<i32>::new());
     buildlet.end(&instance).await;
-    let gone = client.execute(execute_request(&instance, &Uuid::new_v4().to_string(), &sh("true"), 0)).await.unwrap_err();
+    let gone =
+        client.execute(execute_request(&instance, &Uuid::new_v4().to_string(), &sh("true"), 0)).await.unwrap_err();
     assert_eq!(gone.code(), Code::NotFound);
     assert_eq!(collect(stream, 3).await.code(), Some(Code::FailedPrecondition));
     buildlet.finish().await;

@@ -1,7 +1,11 @@
 //! The real program over its socket, with real processes.
 
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
+
+mod fronts;
 mod harness;
 mod instances;
+mod measure;
 mod output;
 mod processes;
 mod restarts;

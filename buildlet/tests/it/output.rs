@@ -146,7 +146,8 @@ async fn a_full_spool_ends_the_execution_if_asked_to() {
     // What lay in the pipe at the end is not dropped: at most what an enlarged pipe holds.
     assert!(ran.next > 900_000 && ran.next < (2 << 20) + 70_000, "{}", ran.next);
     assert_eq!(ran.outcome.unwrap().output_end, ran.next);
-    let just = ExecSpec { overflow: Overflow::End.into(), spool_limit_bytes: 1 << 20, ..sh("head -c 500000 /dev/zero") };
+    let just =
+        ExecSpec { overflow: Overflow::End.into(), spool_limit_bytes: 1 << 20, ..sh("head -c 500000 /dev/zero") };
     assert_eq!(run(&mut client, &instance, &just).await.ending(), (Ending::Exited, 0));
     buildlet.finish().await;
 }
@@ -160,11 +161,8 @@ async fn a_directory_comes_as_an_archive() {
     assert_eq!(run(&mut client, &instance, &sh(script)).await.ending(), (Ending::Exited, 0));
     let work = buildlet.instance_dir(&instance).join("work");
     for compression in [TarCompression::None, TarCompression::Gzip, TarCompression::Zstd] {
-        let request = BuildletGetTarRequest {
-            instance_id: instance.clone(),
-            dir: "out".into(),
-            compression: compression.into(),
-        };
+        let request =
+            BuildletGetTarRequest { instance_id: instance.clone(), dir: "out".into(), compression: compression.into() };
         let mut chunks = client.get_tar(request).await.unwrap().into_inner();
         let mut bytes = Vec::new();
         while let Some(chunk) = chunks.message().await.unwrap() {

@@ -135,7 +135,10 @@ async fn without_a_sandbox_the_same_is_true() {
     let described = client.describe(DescribeRequest {}).await.unwrap().into_inner();
     assert_eq!((described.sandbox.as_str(), described.sandbox_reason.is_empty()), ("none", false));
     let work = buildlet.instance_dir(&instance).join("work");
-    assert_eq!(run(&mut client, &instance, &sh("echo $WORKDIR; pwd -P")).await.text(), format!("{0}\n{0}\n", work.display()));
+    assert_eq!(
+        run(&mut client, &instance, &sh("echo $WORKDIR; pwd -P")).await.text(),
+        format!("{0}\n{0}\n", work.display())
+    );
     let (mark, left) = (Uuid::new_v4().to_string(), Uuid::new_v4().to_string());
     let (exec, mut stream) = begin(&mut client, &instance, &unruly(&mark, "wait")).await;
     read_until(&mut stream, "started").await;

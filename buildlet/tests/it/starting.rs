@@ -57,6 +57,8 @@ async fn programs_directories_and_environment_are_as_documented() {
     assert!(run(&mut client, &instance, &named("date")).await.text().starts_with("own date"));
     let system = ExecSpec { system_level: true, ..named("date") };
     assert!(!run(&mut client, &instance, &system).await.text().contains("own date"));
+    let open = run(&mut client, &instance, &sh("cd /proc/self/fd; echo *")).await.text();
+    assert!(["0 1 2\n", "0 1 2 3\n"].contains(&open.as_str()), "descriptors leak into commands: {open}");
     let spec = ExecSpec {
         dir: "go".into(),
         env: vec!["A=1".into(), "A=2".into(), "HOME=/elsewhere".into()],
@@ -94,7 +96,8 @@ async fn the_same_id_starts_once_and_another_command_under_it_is_refused() {
     let mut client = buildlet.client().await;
     let other = client.execute(execute_request(&instance, &exec, &sh("true"), 0)).await.unwrap_err();
     assert_eq!(other.code(), Code::AlreadyExists);
-    let listed = client.list_execs(BuildletListExecsRequest { instance_id: instance.clone() }).await.unwrap().into_inner();
+    let listed =
+        client.list_execs(BuildletListExecsRequest { instance_id: instance.clone() }).await.unwrap().into_inner();
     assert_eq!(listed.execs.len(), 1);
     assert_eq!((listed.execs[0].output_bytes, listed.execs[0].spec.as_ref()), (5, Some(&spec)));
     buildlet.finish().await;

@@ -10,6 +10,8 @@ use motefarm_proto::reapi::bytestream::{
     QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
 };
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -31,6 +33,41 @@ impl ByteStreamService {
     /// Serves `store`. Clones share the writes that can be resumed.
     pub fn new(store: Store) -> Self {
         Self { store, writes: Writes::default() }
+    }
+
+    /// Takes a whole write; the committed size.
+    async fn take_write(&self, mut stream: Streaming<WriteRequest>) -> Result<i64, Status> {
+        let first = stream.message().await?.ok_or_else(|| Status::invalid_argument("a write without a message"))?;
+        let name = WriteName::parse(&first.resource_name)?;
+        let size = i64::try_from(name.blob.digest.size_bytes()).unwrap_or(i64::MAX);
+        if self.store.contains(&name.blob.digest) {
+            // Early: the client need not send what is here.
+            return Ok(if name.blob.compressor == Compressor::Identity { size } else { -1 });
+        }
+        let (writes, store, offset) = (self.writes.clone(), self.store.clone(), offset_of(&first)?);
+        let (write, name) =
+            blocking(move || writes.take_up(&store, &name, offset).map(|write| (write, name))).await?;
+        let resource_name = first.resource_name.clone();
+        match feed(write, first, &resource_name, &mut stream).await {
+            Fed::Whole(write) => {
+                let (received, counter) = (write.received(), write.counter());
+                let committed = blocking(move || write.commit()).await;
+                self.writes.forget(&name, &counter);
+                committed?;
+                Ok(match name.blob.compressor {
+                    Compressor::Identity => size,
+                    Compressor::Zstd => i64::try_from(received).unwrap_or(-1),
+                })
+            }
+            Fed::Cut(write, status) => {
+                self.writes.park(&name, write);
+                Err(status)
+            }
+            Fed::Refused(counter, status) => {
+                self.writes.forget(&name, &counter);
+                Err(status)
+            }
+        }
     }
 }
 
@@ -77,44 +114,12 @@ impl ByteStream for ByteStreamService {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
-    /// What came stays for a while when the stream breaks, to be resumed.
+    /// Runs apart from the call: when the caller leaves, what came is kept for a while to be resumed.
     async fn write(&self, request: Request<Streaming<WriteRequest>>) -> Result<Response<WriteResponse>, Status> {
-        let mut stream = request.into_inner();
-        let first = stream.message().await?.ok_or_else(|| Status::invalid_argument("a write without a message"))?;
-        let name = WriteName::parse(&first.resource_name)?;
-        let size = i64::try_from(name.blob.digest.size_bytes()).unwrap_or(i64::MAX);
-        if self.store.contains(&name.blob.digest) {
-            // Early: the client need not send what is here.
-            let committed_size = if name.blob.compressor == Compressor::Identity { size } else { -1 };
-            return Ok(Response::new(WriteResponse { committed_size }));
-        }
-        let (writes, store) = (self.writes.clone(), self.store.clone());
-        let (write, name) = {
-            let offset = offset_of(&first)?;
-            blocking(move || writes.take_up(&store, &name, offset).map(|write| (write, name))).await?
-        };
-        let resource_name = first.resource_name.clone();
-        match feed(write, first, &resource_name, &mut stream).await {
-            Fed::Whole(write) => {
-                let (received, counter) = (write.received(), write.counter());
-                let committed = blocking(move || write.commit()).await;
-                self.writes.forget(&name, &counter);
-                committed?;
-                let committed_size = match name.blob.compressor {
-                    Compressor::Identity => size,
-                    Compressor::Zstd => i64::try_from(received).unwrap_or(-1),
-                };
-                Ok(Response::new(WriteResponse { committed_size }))
-            }
-            Fed::Cut(write, status) => {
-                self.writes.park(&name, write);
-                Err(status)
-            }
-            Fed::Refused(counter, status) => {
-                self.writes.forget(&name, &counter);
-                Err(status)
-            }
-        }
+        let (service, stream) = (self.clone(), request.into_inner());
+        let written = tokio::spawn(async move { service.take_write(stream).await }).await;
+        let committed_size = written.map_err(|error| status::of_join(&error))??;
+        Ok(Response::new(WriteResponse { committed_size }))
     }
 
     async fn query_write_status(
@@ -140,7 +145,7 @@ enum Fed {
     /// The stream broke; the write can be resumed.
     Cut(PartialWrite, Status),
     /// The content or the protocol was wrong.
-    Refused(std::sync::Arc<std::sync::atomic::AtomicU64>, Status),
+    Refused(Arc<AtomicU64>, Status),
 }
 
 async fn feed(

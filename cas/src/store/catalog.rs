@@ -1,5 +1,6 @@
 //! What is where, in memory.
 
+use super::record::RECORD_BYTES;
 use motefarm_core::Digest;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -100,6 +101,12 @@ impl Catalog {
     /// A pack exists and has taken up `bytes` more.
     pub(super) fn pack_grew(&mut self, number: u32, bytes: u64) {
         self.packs.entry(number).or_default().bytes += bytes;
+    }
+
+    /// `full` gets its seal, and `next` is begun.
+    pub(super) fn pack_sealed(&mut self, full: u32, next: u32) {
+        self.pack_grew(full, RECORD_BYTES as u64);
+        self.pack_grew(next, 0);
     }
 
     /// The modification time of a pack's index log.

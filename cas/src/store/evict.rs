@@ -38,8 +38,9 @@ impl Store {
         // Once for the sealed packs and, if they do not suffice, once more with the active one.
         for last_resort in [false, true] {
             if last_resort && !writer.is_empty() {
+                let full = writer.number();
                 writer.seal()?;
-                self.catalog_mut().pack_grew(writer.number(), 0);
+                self.catalog_mut().pack_sealed(full, writer.number());
             }
             for victim in self.victims(writer.number(), last_resort) {
                 match victim {

@@ -99,10 +99,14 @@ impl Store {
         blobs: &[(Digest, &[u8])],
         touched_ms: Option<u64>,
     ) -> Result<(), StoreError> {
-        let appended = writer.append(blobs)?;
+        let before = writer.number();
+        let appended = writer.append(blobs);
         let now = self.now_ms();
         let mut catalog = self.catalog_mut();
-        catalog.pack_grew(writer.number(), 0);
+        if writer.number() != before {
+            catalog.pack_sealed(before, writer.number());
+        }
+        let appended = appended?;
         catalog.pack_grew(appended.number, appended.disk_bytes);
         catalog.pack_used(appended.number, now);
         for ((digest, _), offset) in blobs.iter().zip(appended.offsets) {

@@ -110,7 +110,9 @@ fn threads_may_put_the_same_at_once() {
     let blobs: Vec<_> = (0..200).map(|n| blob(n, 500)).collect();
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| blobs.chunks(10).for_each(|batch| drop(store.put_batch(batch).unwrap())));
+            scope.spawn(|| blobs.chunks(10).for_each(|batch| {
+                store.put_batch(batch).unwrap();
+            }));
         }
     });
     assert_eq!(store.stats().blobs, 200);
@@ -220,7 +222,7 @@ fn the_least_recently_used_goes_and_what_is_in_use_or_pinned_stays() {
     for (n, one) in blobs.iter().enumerate() {
         store.put_batch(std::slice::from_ref(one)).unwrap();
         clock.advance(Duration::from_secs(1800));
-        assert!(store.contains(&blobs[1].0), "in constant use, at {n}");
+        assert!(n == 0 || store.contains(&blobs[1].0), "in constant use, at {n}");
         assert!(reader.contains(&one.0));
         let stats = store.stats();
         assert!(stats.disk_bytes <= 1 << 20, "{stats:?}");

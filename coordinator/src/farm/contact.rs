@@ -12,6 +12,7 @@ use motefarm_proto::mote;
 use prost::Message as _;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// How a buildlet came here.
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub struct Origin {
     pub buildlet_id: Option<String>,
     /// By which token, for `join`.
     pub join_token_id: Option<String>,
+    /// Ends the contact early: what it goes over has been replaced.
+    pub cut: CancellationToken,
 }
 
 /// Serves one connection to a buildlet until it ends or the coordinator stops. Errors are why it
@@ -55,7 +58,7 @@ pub async fn serve(app: &Arc<App>, link: Arc<dyn Link>, origin: &Origin) -> Resu
     let expected = app.store.instances_of_buildlet(&description.buildlet_id).await?;
     let mut reports = link.watch().await?;
     let session = Arc::new(Session::new(&description, host_type, link));
-    let first = next_report(app, &mut reports).await?;
+    let first = next_report(app, origin, &mut reports).await?;
     reconcile(app, &session, &expected, &first).await?;
     session.take_report(&first);
     app.registry.add(session.clone());
@@ -68,11 +71,12 @@ pub async fn serve(app: &Arc<App>, link: Arc<dyn Link>, origin: &Origin) -> Resu
     resume_starting(app, &session, &expected);
     app.changed();
     let ended = loop {
-        match next_report(app, &mut reports).await {
+        match next_report(app, origin, &mut reports).await {
             Ok(report) => take_report(app, &session, &report).await,
             Err(error) => break error,
         }
     };
+    session.ended.cancel();
     if app.registry.remove(&session) {
         app.store.buildlet_lost(&session.buildlet_id).await?;
         app.store.buildlet_seen(&session.buildlet_id, app.now()).await?;
@@ -86,6 +90,7 @@ pub async fn serve(app: &Arc<App>, link: Arc<dyn Link>, origin: &Origin) -> Resu
 
 async fn next_report(
     app: &App,
+    origin: &Origin,
     reports: &mut crate::link::LinkStream<mote::BuildletReport>,
 ) -> Result<mote::BuildletReport, FarmError> {
     tokio::select! {
@@ -94,6 +99,7 @@ async fn next_report(
             None => Err(FarmError::Unavailable("its stream of reports ended".to_owned())),
         },
         () = app.shutdown.cancelled() => Err(FarmError::Unavailable("the coordinator is stopping".to_owned())),
+        () = origin.cut.cancelled() => Err(FarmError::Unavailable("it dialled in again".to_owned())),
     }
 }
 

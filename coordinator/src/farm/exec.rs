@@ -243,7 +243,11 @@ impl Pump {
             Err(error) => return self.refused_or_lost(error).await,
         };
         loop {
-            let event = match stream.next().await {
+            let next = tokio::select! {
+                next = stream.next() => next,
+                () = session.ended.cancelled() => return Cut::Lost("its contact ended".to_owned()),
+            };
+            let event = match next {
                 Some(Ok(event)) => event,
                 Some(Err(error)) => return self.refused_or_lost(error).await,
                 None => {

@@ -98,8 +98,25 @@ pub async fn get_tar(
         compression: request.compression,
     };
     let chunks = session.link.get_tar(ask).await?;
-    let stopping = app.shutdown.clone().cancelled_owned();
-    Ok(chunks.map(|chunk| chunk.map_err(FarmError::from)).take_until(stopping).boxed())
+    let (stopping, ended) = (app.shutdown.clone(), session.ended.clone());
+    let broken = async move {
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = ended.cancelled() => {}
+        }
+        Err(FarmError::Unavailable(
+            "the contact to the buildlet ended in the middle of the archive; ask again".to_owned(),
+        ))
+    };
+    // The archive's end, or why it is not whole: never a short archive that looks like one.
+    let whole = chunks.map(|chunk| chunk.map_err(FarmError::from));
+    Ok(Box::pin(futures_util::stream::unfold(Some((whole, Box::pin(broken))), |state| async move {
+        let (mut whole, mut broken) = state?;
+        tokio::select! {
+            chunk = whole.next() => chunk.map(|chunk| (chunk, Some((whole, broken)))),
+            error = &mut broken => Some((error, None)),
+        }
+    })))
 }
 
 /// Reaches an instance's buildlet. Answers the round trip's time in microseconds.

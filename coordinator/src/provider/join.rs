@@ -11,14 +11,15 @@ use motefarm_core::HostType;
 use motefarm_net::dial::{Bearer, BoxStream, channel_on};
 use motefarm_net::token::JoinToken;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 /// The second lane must follow the first within this.
 const LANES_WITHIN: Duration = Duration::from_secs(15);
-/// Buildlets that may be half in contact at once.
-const MOST_WAITING: usize = 1024;
+/// Buildlets that may be in contact, wholly or by half.
+const MOST_JOINED: usize = 16_384;
 
 /// Which of a buildlet's two connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,13 +63,23 @@ impl Hello {
     }
 }
 
-/// Lanes that wait for their other half.
+/// What has dialled in.
 #[derive(Default)]
-pub struct Joins {
-    waiting: Mutex<HashMap<uuid::Uuid, (Lane, Channel, u64)>>,
+pub struct Joins(Mutex<HashMap<uuid::Uuid, Joined>>);
+
+/// Where one buildlet's connections stand.
+enum Joined {
+    /// One lane is here; the ticket tells whose entry this is.
+    Half { lane: Lane, channel: Channel, ticket: u64 },
+    /// Both lanes serve a contact.
+    Whole { cut: CancellationToken },
 }
 
 impl Joins {
+    fn lock(&self) -> MutexGuard<'_, HashMap<uuid::Uuid, Joined>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     /// Takes in one lane of a buildlet that was let in; when the other is there, serves the contact.
     pub async fn lane(self: Arc<Self>, app: Arc<App>, hello: Hello, stream: BoxStream) {
         let channel = match channel_on(stream).await {
@@ -79,23 +90,33 @@ impl Joins {
             }
         };
         let ticket: u64 = rand::random();
+        let cut = CancellationToken::new();
         let other = {
-            let mut waiting = self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            match waiting.remove(&hello.buildlet_id) {
-                Some((lane, other, _)) if lane != hello.lane => Some(other),
-                // A newer connection of the same lane replaces the older one.
-                _ if waiting.len() >= MOST_WAITING => return,
-                _ => {
-                    waiting.insert(hello.buildlet_id, (hello.lane, channel.clone(), ticket));
+            let mut joined = self.lock();
+            match joined.remove(&hello.buildlet_id) {
+                Some(Joined::Half { lane, channel: other, .. }) if lane != hello.lane => {
+                    joined.insert(hello.buildlet_id, Joined::Whole { cut: cut.clone() });
+                    Some(other)
+                }
+                before => {
+                    // A lane of a contact was lost and dialled again. The other lane goes with the
+                    // contact, dials again too, and the two meet here.
+                    if let Some(Joined::Whole { cut }) = before {
+                        cut.cancel();
+                    } else if joined.len() >= MOST_JOINED {
+                        return;
+                    }
+                    let half = Joined::Half { lane: hello.lane, channel: channel.clone(), ticket };
+                    joined.insert(hello.buildlet_id, half);
                     None
                 }
             }
         };
         let Some(other) = other else {
             tokio::time::sleep(LANES_WITHIN).await;
-            let mut waiting = self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            if waiting.get(&hello.buildlet_id).is_some_and(|(_, _, t)| *t == ticket) {
-                waiting.remove(&hello.buildlet_id);
+            let mut joined = self.lock();
+            if matches!(joined.get(&hello.buildlet_id), Some(Joined::Half { ticket: t, .. }) if *t == ticket) {
+                joined.remove(&hello.buildlet_id);
             }
             return;
         };
@@ -108,10 +129,16 @@ impl Joins {
             host_type: Some(hello.host_type.clone()),
             buildlet_id: Some(hello.buildlet_id.to_string()),
             join_token_id: Some(hello.token.id.clone()),
+            cut: cut.clone(),
         };
         let link = Arc::new(GrpcLink::new(control, bulk, Bearer::none()));
         if let Err(error) = contact::serve(&app, link, &origin).await {
             tracing::info!(buildlet.id = %hello.buildlet_id, %error, "contact with a joined buildlet ended");
+        }
+        let mut joined = self.lock();
+        // Cancelled, under this lock, means that a newer lane has taken the place.
+        if !cut.is_cancelled() {
+            joined.remove(&hello.buildlet_id);
         }
     }
 }

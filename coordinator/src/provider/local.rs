@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 const RETRY: Duration = Duration::from_millis(50);
 /// A buildlet that dies as soon as it starts is started again this often at most.
@@ -67,6 +68,7 @@ impl Local {
             host_type: Some(self.host_type.clone()),
             buildlet_id: None,
             join_token_id: None,
+            cut: CancellationToken::new(),
         };
         let mut child: Option<Child> = None;
         let mut last_start: Option<Instant> = None;

@@ -11,6 +11,7 @@ use motefarm_net::backoff::Backoff;
 use motefarm_net::dial::{Bearer, Target, channel};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// One listening buildlet.
 pub struct Static {
@@ -43,8 +44,13 @@ impl Provider for Static {
     }
 
     async fn run(self: Box<Self>, app: Arc<App>) {
-        let origin =
-            Origin { provider: "static", host_type: self.host_type.clone(), buildlet_id: None, join_token_id: None };
+        let origin = Origin {
+            provider: "static",
+            host_type: self.host_type.clone(),
+            buildlet_id: None,
+            join_token_id: None,
+            cut: CancellationToken::new(),
+        };
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         let contact = async {
             loop {

@@ -14,6 +14,7 @@ use motefarm_core::instance::InstanceState;
 use motefarm_core::{InstanceId, SettableClock, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub(crate) const TYPE: &str = "fake-type";
@@ -58,7 +59,13 @@ impl TestFarm {
     /// Brings a faked buildlet into contact and waits until it is.
     pub(crate) async fn connect(&self, link: &FakeLink, buildlet_id: &str) {
         let (app, link) = (self.app.clone(), link.clone());
-        let origin = Origin { provider: "join", host_type: None, buildlet_id: None, join_token_id: None };
+        let origin = Origin {
+            provider: "join",
+            host_type: None,
+            buildlet_id: None,
+            join_token_id: None,
+            cut: CancellationToken::new(),
+        };
         self.app.spawn(async move {
             let _ = contact::serve(&app, Arc::new(link), &origin).await;
         });

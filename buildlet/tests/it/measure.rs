@@ -1,0 +1,77 @@
+//! Numbers, not verdicts: `cargo test --release -p motefarm-buildlet --test it measure -- --ignored --nocapture`.
+
+use crate::harness::*;
+use motefarm_proto::mote::exec_outcome::Ending;
+use motefarm_proto::mote::*;
+use std::fs;
+use std::time::Instant;
+
+#[tokio::test]
+#[ignore = "prints measurements; worth looking at in a release build"]
+async fn measure() {
+    let mut buildlet = Buildlet::start().await;
+    let made = Instant::now();
+    let instance = buildlet.instance().await;
+    eprintln!("an instance: {:?}", made.elapsed());
+    let mut client = buildlet.client().await;
+    let spec = ExecSpec { program: "/bin/true".into(), ..Default::default() };
+    let mut times = Vec::new();
+    for _ in 0..300 {
+        let begun = Instant::now();
+        assert_eq!(run(&mut client, &instance, &spec).await.ending(), (Ending::Exited, 0));
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    eprintln!("/bin/true: min {:?}, median {:?}, p99 {:?}", times[0], times[150], times[297]);
+
+    let begun = Instant::now();
+    let mut tasks = Vec::new();
+    for _ in 0..100 {
+        let (mut client, instance, spec) = (client.clone(), instance.clone(), spec.clone());
+        tasks.push(tokio::spawn(async move { run(&mut client, &instance, &spec).await.ending() }));
+    }
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), (Ending::Exited, 0));
+    }
+    eprintln!("100 at once: {:?}", begun.elapsed());
+
+    let (_, mut stream) = begin(&mut client, &instance, &sh("echo up; exec sleep 1000")).await;
+    read_until(&mut stream, "up").await;
+    let command = processes(&format!("MOTE_INSTANCE={instance}"))[0];
+    let field = |pid: i32, file: &str, name: &str| {
+        let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        text.lines().filter_map(|line| line.strip_prefix(name)).map(str::trim).collect::<Vec<_>>().join(" ")
+    };
+    let supervisor: i32 = field(command, "status", "PPid:").parse().unwrap();
+    let keeper: i32 = field(supervisor, "status", "PPid:").parse().unwrap();
+    for (who, pid) in [("supervisor", supervisor), ("keeper", keeper)] {
+        eprintln!(
+            "{who}: rss {}, private dirty {}, pss {}",
+            field(pid, "status", "VmRSS:"),
+            field(pid, "smaps_rollup", "Private_Dirty:"),
+            field(pid, "smaps_rollup", "Pss:")
+        );
+    }
+    let buildlet_pid = processes("serve").into_iter().find(|pid| field(*pid, "status", "Name:") == "mote-buildlet");
+    if let Some(pid) = buildlet_pid {
+        eprintln!("buildlet: rss {}", field(pid, "status", "VmRSS:"));
+    }
+
+    for (what, script, bytes) in [
+        ("1 GiB by head", "head -c 1073741824 /dev/zero", 1_u64 << 30),
+        ("300,000 lines by seq -f", "seq -f %099.0f 300000", 30_000_000),
+    ] {
+        let spec = ExecSpec { merge_output: true, spool_limit_bytes: 4 << 30, ..sh(script) };
+        let begun = Instant::now();
+        let (_, mut stream) = begin(&mut client, &instance, &spec).await;
+        let mut got = 0;
+        while let Some(event) = stream.message().await.unwrap() {
+            if let Some(exec_event::Event::Output(chunk)) = event.event {
+                got += chunk.data.len() as u64;
+            }
+        }
+        assert_eq!(got, bytes);
+        eprintln!("{what}: {:?}, {:.0} MB/s", begun.elapsed(), got as f64 / begun.elapsed().as_secs_f64() / 1e6);
+    }
+    buildlet.finish().await;
+}
