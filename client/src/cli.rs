@@ -5,6 +5,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Heading of the flags that every verb has.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Lease instances of a build farm, push trees to them, run commands there and collect what comes out.
 #[derive(Parser)]
 #[command(
@@ -25,22 +28,22 @@ pub(crate) struct Cli {
 #[derive(Args, Default)]
 pub(crate) struct Global {
     /// Address of the farm, instead of the profile's [env: MOTE_SERVER]
-    #[arg(long, global = true, value_name = "HOST:PORT")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "HOST:PORT")]
     pub(crate) server: Option<String>,
     /// Which farm: the profile farms/NAME.toml in the config folder [env: MOTE_FARM] [default: local]
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "NAME")]
     pub(crate) farm: Option<String>,
     /// Read exactly this profile
-    #[arg(long, global = true, value_name = "FILE", conflicts_with = "farm")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE", conflicts_with = "farm")]
     pub(crate) profile: Option<PathBuf>,
     /// The farm's CA certificate (PEM), instead of the profile's [env: MOTE_CA]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
     /// Write one JSON object to stdout instead of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub(crate) json: bool,
     /// No messages on stderr but warnings and errors
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = EVERYWHERE)]
     pub(crate) quiet: bool,
 }
 
@@ -150,7 +153,7 @@ pub(crate) struct Run {
     /// Keep its output in FILE [default: a file in the cache folder, for 14 days after its end]
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// INSTANCE COMMAND [ARGS]...
+    /// Where to run what; all behind COMMAND is the command's own
     #[arg(
         required = true,
         trailing_var_arg = true,

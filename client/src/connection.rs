@@ -97,8 +97,7 @@ impl Farm {
 
     /// Whether it is on this machine, where compressing costs more than it saves.
     pub(crate) fn is_local(&self) -> bool {
-        let host = dial::split_address(&self.address).map_or("", |(host, _)| host);
-        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        is_loopback(&self.address)
     }
 
     /// A retry loop for a call or stream, with its patience.
@@ -147,6 +146,12 @@ impl Farm {
     }
 }
 
+/// Whether `host:port` names this machine alone.
+pub(crate) fn is_loopback(address: &str) -> bool {
+    let host = dial::split_address(address).map_or("", |(host, _)| host);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
 /// The beginning of a stream, within the deadline of a short call.
 pub(crate) async fn opened<T>(
     answer: impl Future<Output = Result<Response<Streaming<T>>, Status>>,
@@ -161,4 +166,19 @@ async fn within<T>(
     tokio::time::timeout(deadline, answer)
         .await
         .unwrap_or_else(|_| Err(Status::unavailable(format!("no answer within {} s", deadline.as_secs()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for here in ["localhost:1", "127.0.0.1:8119", "127.9.9.9:1", "[::1]:5936"] {
+            assert!(is_loopback(here), "{here}");
+        }
+        for elsewhere in ["farm:8119", "10.0.0.1:1", "[::]:1", "localhost.example:1", "nonsense"] {
+            assert!(!is_loopback(elsewhere), "{elsewhere}");
+        }
+    }
 }

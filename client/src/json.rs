@@ -2,6 +2,7 @@
 
 use crate::human;
 use motefarm_core::exec::{Ending, ExecOutcome};
+use motefarm_core::instance::InstanceState;
 use motefarm_proto::mote;
 use serde::Serialize;
 
@@ -22,9 +23,10 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// `expires in 29m59s` by the farm's clock; empty while there is no lease.
+    /// `expires in 29m59s` by the farm's clock; empty while there is no lease, and when it is over.
     pub(crate) fn expiry(&self) -> String {
-        if self.expires_at_ms == 0 {
+        let live = InstanceState::from_word(&self.state).is_none_or(InstanceState::is_live);
+        if self.expires_at_ms == 0 || !live {
             return String::new();
         }
         format!("expires in {}", human::duration(human::between(self.now_ms, self.expires_at_ms)))

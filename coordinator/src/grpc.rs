@@ -29,7 +29,7 @@ pub fn routes(app: &Arc<App>) -> axum::Router {
         .add_service(AdminServer::new(admin::AdminService(app.clone())))
         .add_service(cas)
         .add_service(bytes)
-        .add_service(CapabilitiesServer::new(CapabilitiesService::default()))
+        .add_service(CapabilitiesServer::new(CapabilitiesService))
         .prepare()
         .into_axum_router()
         // Without this, tonic answers every unknown path with 200 and status 12.

@@ -105,7 +105,7 @@ async fn join(State(edge): State<Edge>, mut request: Request) -> Response {
         Err(problem) => return (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response(),
     };
     let id = hello.buildlet_id.to_string();
-    match edge.app.store.may_join(&hello.token, &id, &hello.host_type, edge.app.now()).await {
+    match edge.app.store.admit(&hello.token, &id, &hello.host_type, edge.app.now()).await {
         Ok(true) => {}
         Ok(false) => {
             tracing::warn!(buildlet.id = id, host.type = %hello.host_type, token = hello.token.id, "a buildlet was refused");

@@ -48,11 +48,27 @@ fn ahead(at_ms: i64) -> String {
     if left.is_zero() { "expired".to_owned() } else { format!("in {}", coarse(left)) }
 }
 
+/// To the nearest unit: a day just begun to run out is still 24h.
 fn coarse(duration: std::time::Duration) -> String {
+    let rounded = |seconds: u64, unit: u64| (seconds + unit / 2) / unit;
     match duration.as_secs() {
         s @ 0..120 => format!("{s}s"),
-        s @ 120..7_200 => format!("{}m", s / 60),
-        s @ 7_200..172_800 => format!("{}h", s / 3600),
-        s => format!("{}d", s / 86_400),
+        s @ 120..7_200 => format!("{}m", rounded(s, 60)),
+        s @ 7_200..172_800 => format!("{}h", rounded(s, 3_600)),
+        s => format!("{}d", rounded(s, 86_400)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn ages_are_shown_in_one_unit() {
+        for (seconds, text) in [(59, "59s"), (3_599, "60m"), (86_399, "24h"), (30 * 86_400 + 5, "30d")] {
+            assert_eq!(coarse(Duration::from_secs(seconds)), text);
+        }
+        assert_eq!((ago(0), ahead(0), ahead(1)), ("-".to_owned(), "never".to_owned(), "expired".to_owned()));
     }
 }

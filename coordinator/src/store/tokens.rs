@@ -42,6 +42,9 @@ pub struct JoinTokenRow {
     pub uses: u64,
 }
 
+/// User, name, created, expires, last used.
+type TokenColumns = (String, String, i64, Option<i64>, Option<i64>);
+
 impl Store {
     /// Adds a token. [`StoreError::NotFound`] without the user, [`StoreError::Exists`] if the user
     /// has one of this name.
@@ -106,7 +109,7 @@ impl Store {
 
     /// Tokens, of one user if given.
     pub async fn tokens(&self, user: Option<&UserName>) -> Result<Vec<TokenRow>, StoreError> {
-        let rows: Vec<(String, String, i64, Option<i64>, Option<i64>)> = sqlx::query_as(
+        let rows: Vec<TokenColumns> = sqlx::query_as(
             "SELECT user_name, name, created_ms, expires_ms, last_used_ms FROM tokens \
              WHERE ? IS NULL OR user_name = ? ORDER BY user_name, name",
         )
@@ -166,20 +169,22 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
-    /// Whether `buildlet_id` may join as `host_type` with this token at `now`: the token is not
-    /// revoked and, unless the buildlet has joined with it before, not expired and not used up.
-    pub async fn may_join(
+    /// Lets `buildlet_id` in as `host_type` if the token allows it at `now`: it is not revoked and,
+    /// unless the buildlet has joined with it before, not expired and not used up. A one-time token
+    /// is used up here, in the same transaction.
+    pub async fn admit(
         &self,
         token: &JoinToken,
         buildlet_id: &str,
         host_type: &HostType,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
+        let mut tx = self.write().await?;
         let row: Option<(Vec<u8>, String, i64, bool)> = sqlx::query_as(
             "SELECT hash, host_type, expires_ms, one_time FROM join_tokens WHERE id = ? AND revoked_ms IS NULL",
         )
         .bind(&token.id)
-        .fetch_optional(&self.readers)
+        .fetch_optional(&mut *tx)
         .await?;
         let Some((hash, allowed, expires_ms, one_time)) = row else { return Ok(false) };
         let hash = SecretHash::from_bytes(&hash).ok_or_else(|| damaged("join_tokens", "hash", hash.len()))?;
@@ -188,10 +193,28 @@ impl Store {
         }
         let joined: Vec<String> = sqlx::query_scalar("SELECT id FROM buildlets WHERE join_token_id = ?")
             .bind(&token.id)
-            .fetch_all(&self.readers)
+            .fetch_all(&mut *tx)
             .await?;
-        let known = joined.iter().any(|id| id == buildlet_id);
-        Ok(known || (Timestamp::from_millis(expires_ms) > now && !(one_time && !joined.is_empty())))
+        if joined.iter().any(|id| id == buildlet_id) {
+            return Ok(true);
+        }
+        if Timestamp::from_millis(expires_ms) <= now || (one_time && !joined.is_empty()) {
+            return Ok(false);
+        }
+        // What else there is to know of it, it says when it is asked.
+        sqlx::query(
+            "INSERT INTO buildlets (id, hostname, host_type, provider, slots, version, join_token_id, first_seen_ms, last_seen_ms) \
+             VALUES (?, '', ?, 'join', 0, '', ?, ?, ?) ON CONFLICT (id) DO UPDATE SET join_token_id = excluded.join_token_id",
+        )
+        .bind(buildlet_id)
+        .bind(host_type.as_str())
+        .bind(&token.id)
+        .bind(now.as_millis())
+        .bind(now.as_millis())
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Join tokens that are not revoked.

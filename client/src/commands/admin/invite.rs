@@ -3,6 +3,7 @@
 use super::{ahead, join_token};
 use crate::cli::Invite;
 use crate::commands::Context;
+use crate::connection::is_loopback;
 use crate::error::Error;
 use serde::Serialize;
 
@@ -30,6 +31,12 @@ pub(super) async fn act(context: &Context, invite: Invite) -> Result<(), Error> 
         "paste this into a shell on {machines} before it expires {}; it holds a secret",
         ahead(made.expires_at_ms)
     ));
+    if is_loopback(coordinator) {
+        printer.warning(format_args!(
+            "{coordinator} can be reached from this machine only; serve on another address (mote-coordinator serve \
+             --listen) or name one with --coordinator"
+        ));
+    }
     let body = Body { line: &line, join_token_id: &made.id, expires_at_ms: made.expires_at_ms };
     printer.data(&body, || line.clone())
 }
