@@ -39,6 +39,9 @@ pub enum FarmError {
         /// Why.
         reason: String,
     },
+    /// The caller is known and may not.
+    #[error("{0}")]
+    Forbidden(String),
     /// The caller's input is wrong.
     #[error("{0}")]
     Invalid(String),

@@ -42,7 +42,7 @@ pub async fn list_host_types(app: &App) -> Result<Vec<mote::HostTypeInfo>, FarmE
 /// The caller's instances; everybody's for an admin who asks.
 pub async fn list_instances(app: &App, caller: &Identity, all: bool) -> Result<Vec<mote::InstanceInfo>, FarmError> {
     if all && caller.role != Role::Admin {
-        return Err(FarmError::Invalid("field all_users: only an admin may list everybody's instances".to_owned()));
+        return Err(FarmError::Forbidden("only an admin may list everybody's instances".to_owned()));
     }
     let rows = app.store.instances((!all).then_some(&caller.user)).await?;
     Ok(rows.iter().map(|row| instance(app, row)).collect())

@@ -13,6 +13,7 @@ impl From<FarmError> for Status {
         let text = error.to_string();
         match error {
             FarmError::NotFound { .. } | FarmError::Ended { .. } => Self::not_found(text),
+            FarmError::Forbidden(_) => Self::permission_denied(text),
             FarmError::Invalid(_) => Self::invalid_argument(text),
             FarmError::Conflict(_) => Self::already_exists(text),
             FarmError::NotReady(_) => Self::failed_precondition(text),
