@@ -5,7 +5,7 @@
 //! and hands a message's worth to the store in one go. Blobs larger than a message travel in
 //! pieces, in order, with nothing of another large blob in between.
 //!
-//! Both sides block. [`stream`] runs a packer on a thread of its own behind a bounded channel.
+//! Both sides block. [`stream()`] runs a packer on a thread of its own behind a bounded channel.
 
 mod blob;
 mod error;
@@ -21,6 +21,5 @@ pub use packer::BatchPacker;
 pub use receiver::{BatchReceiver, UploadSummary};
 pub use stream::{BatchStream, PackOutcome, stream};
 
-
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;

@@ -68,11 +68,12 @@ impl Snapshot {
     /// cut off has the tree's shape.
     pub fn blobs(&self, wanted: &HashSet<Digest>) -> Vec<LocalBlob> {
         let contents = self.directories.iter().chain(&self.made_up);
-        let contents = contents.map(|(digest, bytes)| (digest, Content::Bytes(bytes.clone())));
-        let files = self.files.iter().map(|(digest, path)| (digest, Content::File(path.clone())));
+        let contents = contents.filter(|(digest, _)| wanted.contains(digest));
+        let files = self.files.iter().filter(|(digest, _)| wanted.contains(digest));
+        let files = files.map(|(digest, path)| (digest, Content::File(path.clone())));
         contents
-            .chain(files.filter(|(digest, _)| wanted.contains(digest)))
-            .filter(|(digest, _)| wanted.contains(digest))
+            .map(|(digest, bytes)| (digest, Content::Bytes(bytes.clone())))
+            .chain(files)
             .map(|(digest, content)| LocalBlob { digest: *digest, content })
             .collect()
     }
@@ -104,6 +105,5 @@ pub fn snapshot(root: &Path, options: &SnapshotOptions, cache: &mut StatCache) -
     })
 }
 
-
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;

@@ -175,6 +175,15 @@ impl Store {
         &self.0.dir
     }
 
+    /// Finds a blob and counts it as used.
+    fn find(&self, digest: &Digest) -> Option<Place> {
+        let found = self.catalog().touch(digest, self.now_ms())?;
+        if found.stale_mtime {
+            self.persist_touch(vec![(*digest, found.place)]);
+        }
+        Some(found.place)
+    }
+
     fn now_ms(&self) -> u64 {
         u64::try_from(self.0.clock.0.now().as_millis()).unwrap_or(0)
     }
@@ -205,7 +214,7 @@ impl Store {
 
 impl BlobSource for Store {
     fn contains(&self, digest: &Digest) -> bool {
-        *digest == Digest::EMPTY || self.catalog().touch(digest, self.now_ms()).is_some()
+        *digest == Digest::EMPTY || self.find(digest).is_some()
     }
 
     fn open(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
@@ -214,14 +223,12 @@ impl BlobSource for Store {
         }
         // Between the look-up and the open the pack may be evicted and the blob copied to another.
         for _ in 0..OPEN_TRIES {
-            let found = self.catalog().touch(digest, self.now_ms());
-            let Some(found) = found else { return Ok(None) };
-            let opened = match found.place {
-                Place::Pack { number, offset } => self
-                    .0
-                    .open_packs
-                    .get(number)?
-                    .map(|file| Blob::stretch(file, offset, digest.size_bytes())),
+            let Some(place) = self.find(digest) else { return Ok(None) };
+            let opened = match place {
+                Place::Pack { number, offset } => {
+                    let file = self.0.open_packs.get(number)?;
+                    file.map(|file| Blob::stretch(file, offset, digest.size_bytes()))
+                }
                 Place::Large => large::open(&self.0.dir, digest)?,
             };
             if opened.is_some() {
@@ -235,7 +242,6 @@ impl BlobSource for Store {
 }
 
 const OPEN_TRIES: usize = 4;
-
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Directories as REAPI `Directory` messages.
 //!
-//! [`encode`] makes the one canonical message of a directory, [`decode`] checks a message of unknown
+//! [`encode()`] makes the one canonical message of a directory, [`decode()`] checks a message of unknown
 //! origin. In between is [`Entry`], whose names and link targets are bytes, as Unix has them.
 //!
 //! What the plain message can not say travels in node properties, so that any REAPI peer still

@@ -40,7 +40,8 @@ pub(crate) fn run<J: Send, E: Send>(
     initial: Vec<J>,
     work: impl Fn(J, &WorkQueue<J>) -> Result<(), E> + Sync,
 ) -> Result<(), E> {
-    let queue = WorkQueue { state: Mutex::new(State { jobs: initial, running: 0, stopped: false }), changed: Condvar::new() };
+    let queue =
+        WorkQueue { state: Mutex::new(State { jobs: initial, running: 0, stopped: false }), changed: Condvar::new() };
     let failed = Mutex::new(None);
     let worker = || {
         while let Some(job) = queue.take() {

@@ -77,7 +77,8 @@ impl BatchPacker {
         self.content.clear();
         let mut digests = Vec::new();
         while let Some(blob) = self.next.take().or_else(|| self.blobs.next()) {
-            let full = self.content.len() as u64 + blob.digest.size_bytes() > BATCH_BYTES || digests.len() >= BATCH_BLOBS;
+            let full =
+                self.content.len() as u64 + blob.digest.size_bytes() > BATCH_BYTES || digests.len() >= BATCH_BLOBS;
             if full && !digests.is_empty() {
                 self.next = Some(blob);
                 break;
@@ -110,7 +111,13 @@ impl BatchPacker {
             pieces.finish()?;
         }
         let (compression, data) = self.close_content()?;
-        Ok(BlobBatch { digests: vec![digest.into()], compression: compression.into(), data, piece_offset, is_piece: true })
+        Ok(BlobBatch {
+            digests: vec![digest.into()],
+            compression: compression.into(),
+            data,
+            piece_offset,
+            is_piece: true,
+        })
     }
 
     fn close_content(&mut self) -> Result<(Compression, Bytes), PackError> {

@@ -52,7 +52,10 @@ impl BatchReceiver {
         }
         let mut content = unpack(&batch, bytes, first)?;
         if content.len() as u64 != bytes {
-            return Err(BatchError::Size { first, problem: format!("{} bytes, not the {bytes} announced", content.len()) });
+            return Err(BatchError::Size {
+                first,
+                problem: format!("{} bytes, not the {bytes} announced", content.len()),
+            });
         }
         let blobs: Vec<(Digest, Bytes)> = digests
             .iter()

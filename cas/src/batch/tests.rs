@@ -1,3 +1,5 @@
+#![cfg(unix)]
+
 use super::*;
 use crate::store::{BlobSource, Store, StoreError, StoreLimits};
 use bytes::Bytes;
@@ -114,14 +116,19 @@ fn wrong_bombs_and_missing_content_are_refused() {
     let error = refused(batch(&[a, b], Compression::None, &b"aaaabbbc"[..]));
     assert!(matches!(error, BatchError::Store(StoreError::Mismatch { expected, .. }) if expected == b), "{error}");
     for data in [&b"aaaabbb"[..], b"aaaabbbbb", b""] {
-        assert!(matches!(refused(batch(&[a, b], Compression::None, data)), BatchError::Size { first, .. } if first == Some(a)));
+        assert!(
+            matches!(refused(batch(&[a, b], Compression::None, data)), BatchError::Size { first, .. } if first == Some(a))
+        );
     }
     let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 1).unwrap();
     assert!(matches!(refused(batch(&[a], Compression::Zstd, bomb)), BatchError::Size { .. }));
     assert!(matches!(refused(batch(&[a], Compression::Zstd, &b"rubbish"[..])), BatchError::Size { .. }));
     let huge = Digest::new(*a.hash(), u64::MAX);
     assert!(matches!(refused(batch(&[huge, huge], Compression::Zstd, &b""[..])), BatchError::TooLarge { .. }));
-    assert!(matches!(refused(BlobBatch { compression: 9, ..batch(&[a], Compression::None, &b"aaaa"[..]) }), BatchError::Compression(9)));
+    assert!(matches!(
+        refused(BlobBatch { compression: 9, ..batch(&[a], Compression::None, &b"aaaa"[..]) }),
+        BatchError::Compression(9)
+    ));
 }
 
 #[test]

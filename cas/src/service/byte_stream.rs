@@ -45,8 +45,7 @@ impl ByteStreamService {
             return Ok(if name.blob.compressor == Compressor::Identity { size } else { -1 });
         }
         let (writes, store, offset) = (self.writes.clone(), self.store.clone(), offset_of(&first)?);
-        let (write, name) =
-            blocking(move || writes.take_up(&store, &name, offset).map(|write| (write, name))).await?;
+        let (write, name) = blocking(move || writes.take_up(&store, &name, offset).map(|write| (write, name))).await?;
         let resource_name = first.resource_name.clone();
         match feed(write, first, &resource_name, &mut stream).await {
             Fed::Whole(write) => {
@@ -71,9 +70,7 @@ impl ByteStreamService {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
-) -> Result<T, Status> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Status> + Send + 'static) -> Result<T, Status> {
     tokio::task::spawn_blocking(work).await.map_err(|error| status::of_join(&error))?
 }
 

@@ -9,9 +9,9 @@ use motefarm_proto::convert;
 use motefarm_proto::reapi::content_addressable_storage_server::ContentAddressableStorage;
 use motefarm_proto::reapi::{
     BatchReadBlobsRequest, BatchReadBlobsResponse, BatchUpdateBlobsRequest, BatchUpdateBlobsResponse,
-    FindMissingBlobsRequest, FindMissingBlobsResponse, GetChunkMappingRequest, GetChunkMappingResponse,
-    GetTreeRequest, GetTreeResponse, RegisterChunkMappingRequest, RegisterChunkMappingResponse, SpliceBlobRequest,
-    SpliceBlobResponse, SplitBlobRequest, SplitBlobResponse, batch_read_blobs_response, batch_update_blobs_request,
+    FindMissingBlobsRequest, FindMissingBlobsResponse, GetChunkMappingRequest, GetChunkMappingResponse, GetTreeRequest,
+    GetTreeResponse, RegisterChunkMappingRequest, RegisterChunkMappingResponse, SpliceBlobRequest, SpliceBlobResponse,
+    SplitBlobRequest, SplitBlobResponse, batch_read_blobs_response, batch_update_blobs_request,
     batch_update_blobs_response, compressor,
 };
 use tokio::sync::mpsc;
@@ -53,8 +53,7 @@ impl ContentAddressableStorage for CasService {
     ) -> Result<Response<FindMissingBlobsResponse>, Status> {
         let request = request.into_inner();
         status::check_digest_function(request.digest_function)?;
-        let digests: Vec<Digest> =
-            request.blob_digests.iter().map(convert::reapi_digest).collect::<Result<_, _>>()?;
+        let digests: Vec<Digest> = request.blob_digests.iter().map(convert::reapi_digest).collect::<Result<_, _>>()?;
         let missing = self.blocking(move |store| Ok(store.missing(&digests))).await?;
         let missing_blob_digests = missing.into_iter().map(convert::to_reapi_digest).collect();
         Ok(Response::new(FindMissingBlobsResponse { missing_blob_digests }))
@@ -188,9 +187,8 @@ fn check_one(request: &batch_update_blobs_request::Request) -> Result<(Digest, B
 
 fn read_one(store: &Store, digest: Digest, zstd: bool) -> batch_read_blobs_response::Response {
     let read = store.read(&digest, MAX_BATCH_TOTAL_BYTES).map_err(|error| status::of_store(&error));
-    let found = read.and_then(|content| {
-        content.ok_or_else(|| Status::not_found(format!("blob {digest} is not in the store")))
-    });
+    let found =
+        read.and_then(|content| content.ok_or_else(|| Status::not_found(format!("blob {digest} is not in the store"))));
     let mut response = batch_read_blobs_response::Response {
         digest: Some(convert::to_reapi_digest(digest)),
         status: Some(Default::default()),
@@ -198,7 +196,8 @@ fn read_one(store: &Store, digest: Digest, zstd: bool) -> batch_read_blobs_respo
     };
     match found {
         Ok(content) => {
-            let packed = (zstd && content.len() >= MIN_COMPRESS_BYTES).then(|| compression::pack(&content).ok()).flatten();
+            let packed =
+                (zstd && content.len() >= MIN_COMPRESS_BYTES).then(|| compression::pack(&content).ok()).flatten();
             match packed.filter(|packed| packed.len() < content.len()) {
                 Some(packed) => {
                     response.data = packed;

@@ -168,7 +168,8 @@ async fn batches_over_the_limit_and_other_hashes_are_refused() {
     let read = BatchReadBlobsRequest { digests: vec![to_reapi_digest(big); 2], ..Default::default() };
     assert_eq!(bench.cas().batch_read_blobs(read).await.unwrap_err().code(), Code::InvalidArgument);
     let huge = Digest::new(*big.hash(), 1 << 60);
-    let request = batch_update_blobs_request::Request { digest: Some(to_reapi_digest(huge)), data: vec![], compressor: 1 };
+    let request =
+        batch_update_blobs_request::Request { digest: Some(to_reapi_digest(huge)), data: vec![], compressor: 1 };
     let update = BatchUpdateBlobsRequest { requests: vec![request], ..Default::default() };
     assert_eq!(bench.cas().batch_update_blobs(update).await.unwrap_err().code(), Code::InvalidArgument);
     let find = FindMissingBlobsRequest { digest_function: 9, ..Default::default() };

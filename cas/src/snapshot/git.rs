@@ -104,6 +104,8 @@ mod tests {
     fn paths_are_found_whole_and_by_directory() {
         let paths = Paths::new(b"a-b\0a/b/c\0z\0");
         assert!(paths.contains(b"a/b/c") && !paths.contains(b"a/b"));
-        assert!(paths.any_below(b"a") && paths.any_below(b"a/b") && !paths.any_below(b"a-b") && !paths.any_below(b"a/b/c"));
+        assert!(
+            paths.any_below(b"a") && paths.any_below(b"a/b") && !paths.any_below(b"a-b") && !paths.any_below(b"a/b/c")
+        );
     }
 }

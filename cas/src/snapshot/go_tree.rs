@@ -75,7 +75,9 @@ pub(super) fn add_version(root: &Path, walked: &mut Walked) -> Result<(), Snapsh
 
 /// N of the line `const Version = N`.
 fn version_of(source: &str) -> Option<u32> {
-    source.lines().find_map(|line| line.trim().strip_prefix("const Version = ")?.split_whitespace().next()?.parse().ok())
+    source
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("const Version = ")?.split_whitespace().next()?.parse().ok())
 }
 
 #[cfg(test)]

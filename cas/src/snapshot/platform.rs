@@ -61,13 +61,7 @@ pub(super) fn file_stat(meta: &Metadata) -> FileStat {
 pub(super) fn file_stat(meta: &Metadata) -> FileStat {
     let mtime = meta.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
     let mtime_ns = mtime.and_then(|since| i64::try_from(since.as_nanos()).ok()).unwrap_or(i64::MAX);
-    FileStat {
-        size: meta.len(),
-        mtime_ns,
-        ctime_ns: mtime_ns,
-        inode: 0,
-        mode: crate::tree::DEFAULT_FILE_MODE,
-    }
+    FileStat { size: meta.len(), mtime_ns, ctime_ns: mtime_ns, inode: 0, mode: crate::tree::DEFAULT_FILE_MODE }
 }
 
 /// Permission bits of a directory.

@@ -1,3 +1,5 @@
+#![cfg(unix)]
+
 use super::*;
 use crate::tree::{self, EntryKind};
 use std::collections::{BTreeMap, HashMap};
@@ -71,7 +73,8 @@ fn ignore_files_are_followed_with_or_without_git() {
     let expected = [".gitignore", "lib/", "lib/.gitignore", "lib/keep.o", "local", "sub/", "x.c"];
     let snapshot = take(root);
     assert_eq!(paths(&snapshot), expected);
-    let dirs: Vec<&str> = snapshot.ignore_files.iter().map(|(dir, _)| dir.as_str()).filter(|dir| !dir.is_empty()).collect();
+    let dirs: Vec<&str> =
+        snapshot.ignore_files.iter().map(|(dir, _)| dir.as_str()).filter(|dir| !dir.is_empty()).collect();
     assert_eq!(dirs, ["lib"]);
     let all = SnapshotOptions { use_gitignore: false, ..SnapshotOptions::default() };
     assert_eq!(super::snapshot(root, &all, &mut StatCache::default()).unwrap().total_files, 10);
@@ -181,9 +184,10 @@ fn a_go_tree_gets_a_version_and_leaves_products_alone() {
     }
     let snapshot = take().unwrap();
     let found = paths(&snapshot);
-    assert_eq!(found.iter().filter(|path| !path.ends_with('/')).collect::<Vec<_>>(), [
-        "VERSION", "src/a.go", "src/internal/goversion/goversion.go", "src/pkg/y",
-    ]);
+    assert_eq!(
+        found.iter().filter(|path| !path.ends_with('/')).collect::<Vec<_>>(),
+        ["VERSION", "src/a.go", "src/internal/goversion/goversion.go", "src/pkg/y",]
+    );
     assert_eq!(snapshot.made_up[0].1, "go1.27-devel_gomote");
     assert!(["pkg", "bin", "VERSION.cache"].iter().all(|path| snapshot.keep.iter().any(|kept| kept == path)));
     write(root, "VERSION", "go1.99");

@@ -41,9 +41,16 @@ pub(super) struct Item {
 }
 
 pub(super) enum ItemKind {
-    File { stat: FileStat, content: FileContent },
-    Directory { id: usize },
-    Symlink { target: Vec<u8> },
+    File {
+        stat: FileStat,
+        content: FileContent,
+    },
+    Directory {
+        id: usize,
+    },
+    Symlink {
+        target: Vec<u8>,
+    },
     /// It went away while the tree was walked.
     Vanished,
 }
@@ -246,7 +253,8 @@ impl Walker<'_> {
         };
         job.rules = job.rules.with(&job.path, &content);
         let Ok(dir) = String::from_utf8(path_bytes(&job.path)) else {
-            let warning = format!("{} is followed here, but not where the tree goes: its path is not UTF-8", file.display());
+            let warning =
+                format!("{} is followed here, but not where the tree goes: its path is not UTF-8", file.display());
             self.found().warnings.push(warning);
             return;
         };

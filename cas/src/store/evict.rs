@@ -3,7 +3,7 @@
 use super::catalog::Place;
 use super::pack::{PackWriter, index_path, pack_path};
 use super::record::{RECORD_BYTES, Record};
-use super::{BlobSource as _, Store, StoreError, large};
+use super::{Blob, Store, StoreError, large};
 use motefarm_core::Digest;
 use std::collections::HashMap;
 
@@ -113,7 +113,8 @@ impl Store {
         let keep_from_ms = self.keep_from_ms(&digests, number);
         loop {
             let mut catalog = self.catalog_mut();
-            let here = |digest: &&Digest| matches!(catalog.place(digest), Some(Place::Pack { number: n, .. }) if n == number);
+            let here =
+                |digest: &&Digest| matches!(catalog.place(digest), Some(Place::Pack { number: n, .. }) if n == number);
             let staying: Vec<Digest> = digests
                 .iter()
                 .filter(here)
@@ -161,25 +162,24 @@ impl Store {
             .max(hour_ago)
     }
 
+    /// Does not count as use.
     fn copy_forward(&self, writer: &mut PackWriter, digests: &[Digest]) -> Result<(), StoreError> {
         for digest in digests {
-            let touched_ms = self.catalog().touched_ms(digest);
-            match self.read_untouched(digest)? {
-                Some(content) => self.append_to(writer, &[(*digest, &content)], Some(touched_ms))?,
-                None => self.catalog_mut().forget(digest),
-            }
+            let (place, touched_ms) = {
+                let catalog = self.catalog();
+                (catalog.place(digest), catalog.touched_ms(digest))
+            };
+            let Some(Place::Pack { number, offset }) = place else { continue };
+            let Some(file) = self.0.open_packs.get(number)? else {
+                self.catalog_mut().forget(digest);
+                continue;
+            };
+            let mut content = vec![0; usize::try_from(digest.size_bytes()).unwrap_or(usize::MAX)];
+            let blob = Blob::stretch(file, offset, digest.size_bytes());
+            blob.read_exact_at(&mut content, 0).map_err(StoreError::io(&pack_path(&self.0.dir, number)))?;
+            self.append_to(writer, &[(*digest, &content)], Some(touched_ms))?;
         }
         Ok(())
-    }
-
-    fn read_untouched(&self, digest: &Digest) -> Result<Option<bytes::Bytes>, StoreError> {
-        let touched_ms = self.catalog().touched_ms(digest);
-        let content = self.read(digest, super::MAX_PACKED_BLOB_BYTES)?;
-        let mut catalog = self.catalog_mut();
-        if let Some(place) = catalog.place(digest) {
-            catalog.insert(*digest, place, touched_ms);
-        }
-        Ok(content)
     }
 }
 

@@ -16,12 +16,8 @@ pub(super) fn acquire(dir: &Path) -> Result<WriterLock, StoreError> {
         std::fs::create_dir_all(&path).map_err(StoreError::io(&path))?;
     }
     let path = dir.join("writer.lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(StoreError::io(&path))?;
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(StoreError::io(&path))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(WriterLock(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked { dir: dir.to_owned() }),

@@ -90,7 +90,8 @@ impl PackWriter {
     /// given. When it fails nothing of it is there. Seals the pack first if they do not fit.
     pub(super) fn append(&mut self, blobs: &[(Digest, &[u8])]) -> Result<Appended, StoreError> {
         let bytes: usize = blobs.iter().map(|(_, content)| content.len()).sum();
-        if !self.is_empty() && self.end.data_bytes + bytes as u64 > self.full_at {
+        let full = self.end.data_bytes + bytes as u64 > self.full_at || self.end.index_bytes > MAX_INDEX_BYTES;
+        if full && !self.is_empty() {
             self.seal()?;
         }
         let mut data = Vec::with_capacity(bytes);
@@ -102,21 +103,23 @@ impl PackWriter {
             data.extend_from_slice(content);
             Record::Blob { digest: *digest, offset }.encode(&mut records);
         }
-        self.pack
-            .write_all_at(&data, self.end.data_bytes)
-            .and_then(|()| self.index.write_all_at(&records, self.end.index_bytes))
-            .map_err(|error| self.undo(error, bytes as u64))?;
+        if let Err(error) = self.pack.write_all_at(&data, self.end.data_bytes) {
+            return Err(self.undo(&self.pack, self.end.data_bytes, error, bytes as u64));
+        }
+        // From here on a reader may see records that are cut off again below: the place of the
+        // data is not used a second time.
         self.end.data_bytes += data.len() as u64;
+        if let Err(error) = self.index.write_all_at(&records, self.end.index_bytes) {
+            return Err(self.undo(&self.index, self.end.index_bytes, error, bytes as u64));
+        }
         self.end.index_bytes += records.len() as u64;
         Ok(Appended { number: self.end.number, offsets, disk_bytes: (data.len() + records.len()) as u64 })
     }
 
-    /// Cuts off what a failed append left.
-    fn undo(&self, error: io::Error, bytes: u64) -> StoreError {
-        for (file, end) in [(&self.index, self.end.index_bytes), (&self.pack, self.end.data_bytes)] {
-            if let Err(error) = file.set_len(end) {
-                tracing::warn!(pack = self.end.number, %error, "tail of a failed write stays until the next start");
-            }
+    /// Cuts off what a failed write left.
+    fn undo(&self, file: &File, end: u64, error: io::Error, bytes: u64) -> StoreError {
+        if let Err(error) = file.set_len(end) {
+            tracing::warn!(pack = self.end.number, %error, "tail of a failed write stays until the next start");
         }
         if is_no_room(&error) {
             return StoreError::Full { dir: self.dir.clone(), bytes };
@@ -230,6 +233,10 @@ impl OpenPacks {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).retain(|number, _| stays(*number));
     }
 }
+
+/// A pack of tiny blobs is full when its index log is this large (some 300,000 records), which is
+/// also what a reader takes into memory at once.
+const MAX_INDEX_BYTES: u64 = 16 << 20;
 
 /// A quarter of the usual limit of 1024 descriptors; the default store has 320 packs.
 const MAX_OPEN_PACKS: usize = 256;

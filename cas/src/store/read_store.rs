@@ -44,11 +44,8 @@ struct Newest {
 impl ReadStore {
     /// Looks at the store in `dir`, which need not exist yet.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let store = Self(Arc::new(Inner {
-            dir: dir.to_owned(),
-            open_packs: OpenPacks::new(dir),
-            seen: Mutex::default(),
-        }));
+        let store =
+            Self(Arc::new(Inner { dir: dir.to_owned(), open_packs: OpenPacks::new(dir), seen: Mutex::default() }));
         store.seen().catch_up(&store.0)?;
         Ok(store)
     }
@@ -71,8 +68,7 @@ impl Seen {
     /// Reads what has been written since. When nothing has, this is three `stat` calls.
     fn catch_up(&mut self, store: &Inner) -> Result<(), StoreError> {
         self.read_newest(store)?;
-        loop {
-            let Some(newest) = &self.newest else { break };
+        while let Some(newest) = &self.newest {
             let next = newest.number + 1;
             let Some(index) = open_if_there(&index_path(&store.dir, next))? else { break };
             // The writer appends to the older pack no more once the newer one is there; what it

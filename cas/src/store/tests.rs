@@ -110,9 +110,11 @@ fn threads_may_put_the_same_at_once() {
     let blobs: Vec<_> = (0..200).map(|n| blob(n, 500)).collect();
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| blobs.chunks(10).for_each(|batch| {
-                store.put_batch(batch).unwrap();
-            }));
+            scope.spawn(|| {
+                blobs.chunks(10).for_each(|batch| {
+                    store.put_batch(batch).unwrap();
+                })
+            });
         }
     });
     assert_eq!(store.stats().blobs, 200);

@@ -38,7 +38,9 @@ struct TempFile {
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        if !self.kept && let Err(error) = std::fs::remove_file(&self.path) {
+        if !self.kept
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
             tracing::debug!(path = %self.path.display(), %error, "temporary file stays until the next start");
         }
     }

@@ -9,9 +9,9 @@ use super::keep::Keeper;
 use super::write::{self, TempNames, Writer};
 use crate::stat_cache::CachedFile;
 use crate::store::BlobSource;
-use crate::tree::{EntryKind, MODE_BITS};
+use crate::tree::EntryKind;
 use crate::work_queue::{self, WorkQueue};
-use rustix::fs::{AtFlags, Mode, fchmod, fstat, mkdirat, unlinkat};
+use rustix::fs::{AtFlags, fchmod, fstat, mkdirat, unlinkat};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -130,8 +130,7 @@ impl Applier<'_> {
         for change in &this.modes {
             let entry = &this.contents.entries[change.entry];
             let EntryKind::File { mode, .. } = entry.kind else { continue };
-            let stat =
-                write::set_mode(dir, &entry.name, mode).map_err(failed(&join(&this.path, &entry.name)))?;
+            let stat = write::set_mode(dir, &entry.name, mode).map_err(failed(&join(&this.path, &entry.name)))?;
             done.modes += 1;
             let file = CachedFile { name: entry.name.clone(), stat, hash: *change.digest.hash() };
             // Changed between the comparison and now: not to be remembered.
@@ -162,7 +161,8 @@ impl DirDifference {
     fn mode_to_set(&self) -> Option<u32> {
         let wanted = self.contents.mode;
         match self.state {
-            DirState::There(mode) => (mode != wanted).then_some(wanted),
+            // One that kept its owner out was opened up while it was worked in.
+            DirState::There(mode) => (mode != wanted || mode & 0o700 != 0o700).then_some(wanted),
             DirState::New | DirState::Instead => (wanted & 0o700 != 0o700 || self.path.is_empty()).then_some(wanted),
         }
     }
@@ -183,14 +183,14 @@ fn make_directory(
                 Err(errno) => return Err(errno),
             }
         }
-        match permitted(parent, || mkdirat(parent, name, Mode::from_raw_mode(made_mode))) {
+        match permitted(parent, || mkdirat(parent, name, dirs::mode(made_mode))) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno),
         }
     }
     let dir = dirs::open_dir(parent, name)?;
-    if this.is_fresh() && fstat(&dir)?.st_mode & MODE_BITS != made_mode {
-        fchmod(&dir, Mode::from_raw_mode(made_mode))?;
+    if this.is_fresh() && dirs::mode_of(&fstat(&dir)?) != made_mode {
+        fchmod(&dir, dirs::mode(made_mode))?;
     }
     Ok(dir)
 }
@@ -243,9 +243,9 @@ impl Finisher<'_> {
         self.done.deleted += remover.removed;
         if let Some(mode) = this.mode_to_set().filter(|_| set_mode) {
             if !self.dry_run {
-                fchmod(dir, Mode::from_raw_mode(mode)).map_err(failed(&this.path))?;
+                fchmod(dir, dirs::mode(mode)).map_err(failed(&this.path))?;
             }
-            self.done.modes += u64::from(!this.is_fresh());
+            self.done.modes += u64::from(matches!(this.state, DirState::There(there) if there != mode));
         }
         Ok(())
     }

@@ -1,11 +1,11 @@
 //! What is there against what should be.
 
+use super::SyncError;
 use super::dirs::{self, failed, join};
 use super::keep::{Keeper, Rules, Verdict};
 use super::load::Tree;
-use super::SyncError;
 use crate::stat_cache::{self, CachedDirectory, CachedFile, FileStat, StatCache};
-use crate::tree::{Contents, EntryKind, MODE_BITS};
+use crate::tree::{Contents, EntryKind};
 use crate::work_queue::{self, WorkQueue};
 use motefarm_core::Digest;
 use motefarm_core::digest::DigestHasher;
@@ -84,7 +84,10 @@ struct Job {
 enum Place {
     /// The destination, opened.
     Top(OwnedFd),
-    Below { parent: Arc<OwnedFd>, name: Vec<u8> },
+    Below {
+        parent: Arc<OwnedFd>,
+        name: Vec<u8>,
+    },
     /// Not there: nothing to look at.
     Nowhere,
 }
@@ -106,7 +109,7 @@ pub(super) fn compare(
 ) -> Result<Difference, SyncError> {
     let Some(contents) = tree.directory(root) else { return Ok(Difference::default()) };
     let state = match &dest {
-        Some(fd) => DirState::There(fstat(fd).map_err(failed(b""))?.st_mode & MODE_BITS),
+        Some(fd) => DirState::There(dirs::mode_of(&fstat(fd).map_err(failed(b""))?)),
         None => DirState::New,
     };
     let top = DirDifference::new(Vec::new(), contents, state, keeper.enter(&Rules::default(), b""));
@@ -278,7 +281,7 @@ fn compare_entry(
     let write = Write { entry: n, over_directory: file_type == FileType::Directory };
     match &entry.kind {
         EntryKind::Directory { .. } if file_type == FileType::Directory => {
-            findings.below.push((n, DirState::There(stat.st_mode & MODE_BITS)));
+            findings.below.push((n, DirState::There(dirs::mode_of(stat))));
         }
         EntryKind::Directory { .. } => findings.below.push((n, DirState::Instead)),
         EntryKind::Symlink { target } if file_type == FileType::Symlink => {
@@ -340,7 +343,7 @@ fn list(dir: impl AsFd) -> Result<Vec<(Vec<u8>, FileType)>, Errno> {
 }
 
 /// Stat data in the index's terms.
-#[expect(clippy::unnecessary_cast, clippy::cast_lossless, reason = "the fields' types differ between systems")]
+#[expect(clippy::unnecessary_cast, reason = "other systems have these fields in other widths")]
 pub(super) fn file_stat(stat: &Stat) -> FileStat {
     let ns = |seconds: i64, nanoseconds: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds);
     FileStat {
@@ -348,7 +351,7 @@ pub(super) fn file_stat(stat: &Stat) -> FileStat {
         mtime_ns: ns(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
         ctime_ns: ns(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
         inode: stat.st_ino as u64,
-        mode: stat.st_mode as u32 & MODE_BITS,
+        mode: dirs::mode_of(stat),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Directory-relative file work that no link leads astray.
 
 use super::SyncError;
+use crate::tree::MODE_BITS;
 use motefarm_core::WorkPath;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, Stat, fchmod, fstat, mkdirat, openat, statat};
 use rustix::io::Errno;
@@ -43,19 +44,30 @@ pub(super) fn open_dir(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno>
 /// Sets the mode of what can not be opened for want of permission, through a descriptor that is
 /// only a path, so that it is what was looked at.
 #[cfg(target_os = "linux")]
-pub(super) fn chmod_unopenable(parent: impl AsFd, name: &[u8], kind: FileType, mode: RawMode) -> Result<(), Errno> {
+pub(super) fn chmod_unopenable(parent: impl AsFd, name: &[u8], kind: FileType, bits: u32) -> Result<(), Errno> {
     use std::os::fd::AsRawFd as _;
     let path = openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     if FileType::from_raw_mode(fstat(&path)?.st_mode) != kind {
         return Err(Errno::ACCESS);
     }
-    rustix::fs::chmod(format!("/proc/self/fd/{}", path.as_raw_fd()), Mode::from_raw_mode(mode))
+    rustix::fs::chmod(format!("/proc/self/fd/{}", path.as_raw_fd()), mode(bits))
 }
 
 /// Elsewhere there is no such descriptor: it stays closed.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn chmod_unopenable(_: impl AsFd, _: &[u8], _: FileType, _: RawMode) -> Result<(), Errno> {
+pub(super) fn chmod_unopenable(_: impl AsFd, _: &[u8], _: FileType, _: u32) -> Result<(), Errno> {
     Err(Errno::ACCESS)
+}
+
+/// Permission bits.
+#[expect(clippy::unnecessary_cast, reason = "other systems have this field in another width")]
+pub(super) fn mode_of(stat: &Stat) -> u32 {
+    stat.st_mode as u32 & MODE_BITS
+}
+
+/// Permission bits for a system call.
+pub(super) fn mode(bits: u32) -> Mode {
+    Mode::from_raw_mode((bits & MODE_BITS) as RawMode)
 }
 
 /// Stat data of an entry itself, link or not.
@@ -67,11 +79,11 @@ pub(super) fn stat(dir: impl AsFd, name: &[u8]) -> Result<Stat, Errno> {
 pub(super) fn permitted<T>(dir: impl AsFd, change: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
     match change() {
         Err(Errno::ACCESS) => {
-            let mode = fstat(&dir)?.st_mode & 0o777;
-            if mode & 0o700 == 0o700 {
+            let bits = mode_of(&fstat(&dir)?);
+            if bits & 0o700 == 0o700 {
                 return Err(Errno::ACCESS);
             }
-            fchmod(&dir, Mode::from_raw_mode(mode | 0o700))?;
+            fchmod(&dir, mode(bits | 0o700))?;
             change()
         }
         result => result,
@@ -85,11 +97,9 @@ pub(super) fn open_dest(root: BorrowedFd<'_>, dest: &WorkPath) -> Result<Option<
 
 /// Opens the destination and makes it and its parents if need be.
 pub(super) fn make_dest(root: BorrowedFd<'_>, dest: &WorkPath) -> Result<OwnedFd, SyncError> {
-    let made = walk_dest(root, dest, |parent, name| {
-        match permitted(parent, || mkdirat(parent, name, Mode::from_raw_mode(0o755))) {
-            Ok(()) | Err(Errno::EXIST) => Ok(true),
-            Err(errno) => Err(errno),
-        }
+    let made = walk_dest(root, dest, |parent, name| match permitted(parent, || mkdirat(parent, name, mode(0o755))) {
+        Ok(()) | Err(Errno::EXIST) => Ok(true),
+        Err(errno) => Err(errno),
     })?;
     made.ok_or_else(|| SyncError::NotDirectory(dest.to_string()))
 }

@@ -15,7 +15,7 @@ const MAX_TREE_ENTRIES: u64 = 4_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     directories: HashMap<Digest, Arc<Contents>>,
-    /// Directories that are not in the source; what lies below them is not known.
+    /// Directories that are not in the source, some of them twice; what lies below them is not known.
     pub(super) missing: Vec<Digest>,
 }
 
@@ -64,9 +64,7 @@ impl Tree {
             return Ok(Some(Arc::clone(known)));
         }
         let Some(bytes) = source.read(&digest, MAX_DIRECTORY_BYTES)? else {
-            if !self.missing.contains(&digest) {
-                self.missing.push(digest);
-            }
+            self.missing.push(digest);
             return Ok(None);
         };
         let contents = tree::decode(&bytes).map_err(|source| SyncError::Tree {

@@ -22,7 +22,8 @@ pub struct SyncPlan {
     /// Ignore files, weakest first: directory (relative to the tree, empty for the root) and
     /// content. What they match and the tree does not have is left alone.
     pub ignore_files: Vec<(String, Vec<u8>)>,
-    /// Paths relative to the tree that are left alone with all below them.
+    /// Paths relative to the tree that are left alone with all below them. Where the tree itself
+    /// has a file in the place of a directory, what that directory kept goes with it.
     pub keep: Vec<String>,
     /// Count what would be done and do nothing.
     pub dry_run: bool,

@@ -209,15 +209,35 @@ fn ignored_and_kept_things_stay_and_keep_their_directories() {
     write(bench.local("gone/y.c"), "");
     bench.push_equal();
     fs::remove_dir_all(bench.local("gone")).unwrap();
-    for made in ["x.o", "out/deep/bin", "lib/important.o", "lib/x.o", "gone/y.o", "pkg/a/b", "gen/kept.txt", "gen/other"] {
+    for made in
+        ["x.o", "out/deep/bin", "lib/important.o", "lib/x.o", "gone/y.o", "pkg/a/b", "gen/kept.txt", "gen/other"]
+    {
         write(bench.remote(made), "made");
     }
     let result = bench.push();
-    let left: Vec<String> = listing(&bench.remote("")).into_keys().map(|path| String::from_utf8(path).unwrap()).collect();
-    assert_eq!(left, [
-        ".gitignore", "gen", "gen/kept.txt", "gone", "gone/y.o", "lib", "lib/.gitignore", "lib/x.c", "lib/x.o", "out",
-        "out/deep", "out/deep/bin", "pkg", "pkg/a", "pkg/a/b", "x.o",
-    ]);
+    let left: Vec<String> =
+        listing(&bench.remote("")).into_keys().map(|path| String::from_utf8(path).unwrap()).collect();
+    assert_eq!(
+        left,
+        [
+            ".gitignore",
+            "gen",
+            "gen/kept.txt",
+            "gone",
+            "gone/y.o",
+            "lib",
+            "lib/.gitignore",
+            "lib/x.c",
+            "lib/x.o",
+            "out",
+            "out/deep",
+            "out/deep/bin",
+            "pkg",
+            "pkg/a",
+            "pkg/a/b",
+            "x.o",
+        ]
+    );
     // lib/important.o, gone/y.c, gen/other
     assert_eq!(result.entries_deleted, 3);
 }
@@ -233,10 +253,14 @@ fn with_a_blob_missing_nothing_changes() {
     let before = listing(&bench.remote(""));
     let entry = |name: &str, kind| Entry { name: name.into(), kind };
     let absent = Digest::of(b"absent");
-    let (root, bytes) = tree::encode(0o755, &[
-        entry("f", EntryKind::File { digest: absent, mode: 0o644 }),
-        entry("src", EntryKind::Directory { digest: Digest::EMPTY }),
-    ]).unwrap();
+    let (root, bytes) = tree::encode(
+        0o755,
+        &[
+            entry("f", EntryKind::File { digest: absent, mode: 0o644 }),
+            entry("src", EntryKind::Directory { digest: Digest::EMPTY }),
+        ],
+    )
+    .unwrap();
     bench.store.put_batch(&[(root, bytes)]).unwrap();
     plan.root = root;
     assert_eq!(bench.sync(&plan).unwrap().missing, [absent.into()]);

@@ -5,7 +5,7 @@ use super::compare::file_stat;
 use super::dirs::{self, failed, join, permitted, shown};
 use crate::stat_cache::{CachedFile, FileStat};
 use crate::store::{Blob, BlobSource};
-use crate::tree::{Entry, EntryKind, MODE_BITS};
+use crate::tree::{Entry, EntryKind};
 use motefarm_core::Digest;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, fstat, openat, renameat, symlinkat, unlinkat};
 use rustix::io::Errno;
@@ -123,11 +123,11 @@ impl<'a> Writer<'a> {
             offset += read as u64;
         }
         let stat = fstat(file)?;
-        if stat.st_mode & MODE_BITS == mode {
+        if dirs::mode_of(&stat) == mode {
             return Ok(file_stat(&stat));
         }
         // What the process's umask took away.
-        fchmod(file, Mode::from_raw_mode(mode))?;
+        fchmod(file, dirs::mode(mode))?;
         Ok(file_stat(&fstat(file)?))
     }
 
@@ -141,7 +141,7 @@ impl<'a> Writer<'a> {
 
 fn create(dir: &OwnedFd, name: &[u8], mode: u32) -> Result<File, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(dir, name, flags, Mode::from_raw_mode(mode)).map(File::from)
+    openat(dir, name, flags, dirs::mode(mode)).map(File::from)
 }
 
 fn io_failed(path: &[u8], error: io::Error) -> SyncError {
@@ -159,7 +159,7 @@ pub(super) fn set_mode(dir: &OwnedFd, name: &[u8], mode: u32) -> Result<FileStat
             if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
                 return Err(Errno::AGAIN);
             }
-            fchmod(&file, Mode::from_raw_mode(mode))?;
+            fchmod(&file, dirs::mode(mode))?;
         }
         Err(Errno::ACCESS) => dirs::chmod_unopenable(dir, name, FileType::RegularFile, mode)?,
         Err(errno) => return Err(errno),

@@ -1,8 +1,8 @@
 use super::*;
 use motefarm_proto::convert::to_reapi_digest;
 use motefarm_proto::reapi::{Directory, DirectoryNode, FileNode, SymlinkNode};
-use prost::Message as _;
 use proptest::prelude::*;
+use prost::Message as _;
 use std::collections::BTreeMap;
 
 fn name() -> impl Strategy<Value = Vec<u8>> {
