@@ -81,6 +81,9 @@ pub fn check_exec_spec(spec: &mote::ExecSpec) -> Result<(), FieldError> {
             format!("{:?} is relative to the work directory, which a system-level command can not be", spec.program),
         ));
     }
+    if spec.program.contains('/') && !spec.program.starts_with('/') {
+        work_path("spec.program", &spec.program)?;
+    }
     if spec.args.len() > exec::MAX_ARGS {
         return Err(FieldError::new("spec.args", format!("{} arguments; at most {}", spec.args.len(), exec::MAX_ARGS)));
     }
@@ -227,6 +230,7 @@ mod tests {
         let cases = [
             (spec(""), "spec.program"),
             (mote::ExecSpec { system_level: true, ..spec("a/b") }, "spec.program"),
+            (spec("../../bin/sh"), "spec.program"),
             (mote::ExecSpec { args: vec!["x".into(); exec::MAX_ARGS + 1], ..spec("a") }, "spec.args"),
             (mote::ExecSpec { args: vec!["x".repeat(exec::MAX_ARG_BYTES)], ..spec("a") }, "spec.args"),
             (mote::ExecSpec { args: vec!["\0".into()], ..spec("a") }, "spec.args"),

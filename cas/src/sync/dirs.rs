@@ -3,7 +3,7 @@
 use super::SyncError;
 use crate::tree::MODE_BITS;
 use motefarm_core::WorkPath;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, Stat, fchmod, fstat, mkdirat, openat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, Stat, fchmod, fstat, mkdirat, openat, statat, unlinkat};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -90,21 +90,37 @@ pub(super) fn permitted<T>(dir: impl AsFd, change: impl Fn() -> Result<T, Errno>
     }
 }
 
-/// Opens the destination part by part; `None` if it is not there yet.
+/// Opens the destination part by part; `None` if it is not there yet, or is something that a command
+/// put in its place (see [`make_dest`]).
 pub(super) fn open_dest(root: BorrowedFd<'_>, dest: &WorkPath) -> Result<Option<OwnedFd>, SyncError> {
     walk_dest(root, dest, |_, _| Ok(false))
 }
 
-/// Opens the destination and makes it and its parents if need be.
+/// Opens the destination and makes it and its parents if need be. A file or link in the place of the
+/// destination itself is removed, as one anywhere below it would be; one in the place of a parent is
+/// not the tree's to decide, and an error.
 pub(super) fn make_dest(root: BorrowedFd<'_>, dest: &WorkPath) -> Result<OwnedFd, SyncError> {
-    let made = walk_dest(root, dest, |parent, name| match permitted(parent, || mkdirat(parent, name, mode(0o755))) {
-        Ok(()) | Err(Errno::EXIST) => Ok(true),
-        Err(errno) => Err(errno),
+    let made = walk_dest(root, dest, |parent, name| {
+        let make = || permitted(parent, || mkdirat(parent, name, mode(0o755)));
+        match make() {
+            Err(Errno::EXIST) if open_dir(parent, name).is_err_and(in_the_way) => {
+                permitted(parent, || unlinkat(parent, name, AtFlags::empty()))?;
+                make().map(|()| true)
+            }
+            Ok(()) | Err(Errno::EXIST) => Ok(true),
+            Err(errno) => Err(errno),
+        }
     })?;
     made.ok_or_else(|| SyncError::NotDirectory(dest.to_string()))
 }
 
-/// `make` is called for a part that is not there; false: leave it so.
+/// Whether opening a directory failed because something else has its name.
+fn in_the_way(errno: Errno) -> bool {
+    matches!(errno, Errno::LOOP | Errno::NOTDIR)
+}
+
+/// `make` is called for a part that is not there, and for a last part that is no directory; false:
+/// leave it so.
 fn walk_dest(
     root: BorrowedFd<'_>,
     dest: &WorkPath,
@@ -115,14 +131,15 @@ fn walk_dest(
     for part in dest.parts().map(str::as_bytes) {
         path = join(&path, part);
         let mut opened = open_dir(&at, part);
-        if opened.as_ref().is_err_and(|errno| *errno == Errno::NOENT) {
+        let last = path == dest.as_str().as_bytes();
+        if opened.as_ref().is_err_and(|errno| *errno == Errno::NOENT || (last && in_the_way(*errno))) {
             if !make(at.as_fd(), part).map_err(failed(&path))? {
                 return Ok(None);
             }
             opened = open_dir(&at, part);
         }
         at = opened.map_err(|errno| match errno {
-            Errno::LOOP | Errno::NOTDIR => SyncError::NotDirectory(shown(&path)),
+            errno if in_the_way(errno) => SyncError::NotDirectory(shown(&path)),
             errno => failed(&path)(errno),
         })?;
     }
