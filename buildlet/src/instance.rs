@@ -2,6 +2,9 @@
 //!
 //! What this holds in memory is a reading of the directory; losing it costs a scan.
 
+mod meta;
+mod running;
+
 use crate::error::AgentError;
 use crate::exec_dir::{ExecDir, Standing};
 use crate::keeper::Arguments;
@@ -15,10 +18,11 @@ use motefarm_core::{Clock as _, ExecId, InstanceId, SystemClock};
 use motefarm_proto::convert;
 use motefarm_proto::mote::{BuildletCreateInstanceRequest, InstanceLimits, InstanceReport};
 use prost::Message as _;
+use running::Running;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File, FileTimes};
+use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -59,14 +63,6 @@ struct State {
     keeper_ends_at: Option<Timestamp>,
 }
 
-/// A running execution.
-struct Running {
-    last_watched: Timestamp,
-    watchers: usize,
-    acknowledged: u64,
-    forwarding: bool,
-}
-
 impl Instance {
     /// Makes the directory, whole or not at all.
     pub(crate) fn create(dir: PathBuf, mut request: BuildletCreateInstanceRequest) -> Result<Self, AgentError> {
@@ -87,7 +83,7 @@ impl Instance {
                 fs::create_dir_all(temporary.join(name))?;
             }
             fs::write(temporary.join(instance::BORN), now.as_millis().to_string())?;
-            save_meta(&temporary, &request, now)?;
+            meta::save(&temporary, &request, now)?;
             fs::rename(&temporary, &dir)
         };
         make().map_err(AgentError::io(format!("can not make {}", dir.display())))?;
@@ -214,7 +210,7 @@ impl Instance {
         let write = now.since(state.last_use) >= self.terms.coalesce_window();
         state.last_use = state.last_use.max(now);
         drop(state);
-        if write && let Err(error) = set_used(&self.dir.join(instance::META), now) {
+        if write && let Err(error) = meta::set_used(&self.dir.join(instance::META), now) {
             tracing::warn!(instance.id = %self.id, %error, "a use could not be written down");
         }
     }
@@ -229,7 +225,7 @@ impl Instance {
             state.meta.expires_at_ms = expires_at.as_millis();
             (state.meta.clone(), state.last_use)
         };
-        save_meta(&self.dir, &meta, last_use)
+        meta::save(&self.dir, &meta, last_use)
             .map_err(AgentError::io(format!("can not write {}", self.dir.join(instance::META).display())))?;
         Ok(true)
     }
@@ -311,61 +307,6 @@ impl Instance {
         starting.entry(id).or_default().clone()
     }
 
-    /// Counts an execution as running; `false` if it was counted before.
-    pub(crate) fn note_running(&self, id: ExecId) -> bool {
-        let now = SystemClock.now();
-        let mut state = self.state();
-        if state.running.contains_key(&id) {
-            return false;
-        }
-        state.running.insert(id, Running { last_watched: now, watchers: 0, acknowledged: 0, forwarding: false });
-        true
-    }
-
-    /// Counts an execution as ended.
-    pub(crate) fn note_ended(&self, id: ExecId, ended_at: Timestamp) {
-        let mut state = self.state();
-        state.running.remove(&id);
-        state.ended += 1;
-        state.last_use = state.last_use.max(ended_at.min(SystemClock.now()));
-    }
-
-    /// How many executions there are, running and ended.
-    pub(crate) fn exec_count(&self) -> u64 {
-        let state = self.state();
-        state.ended + state.running.len() as u64
-    }
-
-    /// Counts a watcher of an execution until the guard goes.
-    pub(crate) fn watcher(self: &Arc<Self>, id: ExecId) -> Watcher {
-        if let Some(running) = self.state().running.get_mut(&id) {
-            running.watchers += 1;
-        }
-        Watcher { instance: self.clone(), id }
-    }
-
-    /// Notes an acknowledgement; `true` if the caller is to forward it, with [`Self::to_forward`].
-    pub(crate) fn acknowledge(&self, id: ExecId, offset: u64) -> bool {
-        let mut state = self.state();
-        let Some(running) = state.running.get_mut(&id) else { return false };
-        if offset <= running.acknowledged {
-            return false;
-        }
-        running.acknowledged = offset;
-        !std::mem::replace(&mut running.forwarding, true)
-    }
-
-    /// What to forward if it is more than `forwarded`; otherwise forwarding is over.
-    pub(crate) fn to_forward(&self, id: ExecId, forwarded: u64) -> Option<u64> {
-        let mut state = self.state();
-        let running = state.running.get_mut(&id)?;
-        if running.acknowledged > forwarded {
-            return Some(running.acknowledged);
-        }
-        running.forwarding = false;
-        None
-    }
-
     pub(crate) fn report(&self) -> InstanceReport {
         let state = self.state();
         InstanceReport {
@@ -396,37 +337,11 @@ impl Instance {
     }
 }
 
-/// See [`Instance::watcher`].
-pub(crate) struct Watcher {
-    instance: Arc<Instance>,
-    id: ExecId,
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        if let Some(running) = self.instance.state().running.get_mut(&self.id) {
-            running.watchers = running.watchers.saturating_sub(1);
-            running.last_watched = SystemClock.now();
-        }
-    }
-}
-
-fn save_meta(dir: &Path, meta: &BuildletCreateInstanceRequest, last_use: Timestamp) -> io::Result<()> {
-    let temporary = dir.join("meta.tmp");
-    fs::write(&temporary, meta.encode_to_vec())?;
-    set_used(&temporary, last_use)?;
-    fs::rename(&temporary, dir.join(instance::META))
-}
-
-fn set_used(meta: &Path, at: Timestamp) -> io::Result<()> {
-    let since = Duration::from_millis(u64::try_from(at.as_millis()).unwrap_or(0));
-    File::options().write(true).open(meta)?.set_times(FileTimes::new().set_modified(UNIX_EPOCH + since))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use motefarm_proto::mote::LeaseTerms as WireTerms;
+    use std::path::Path;
     use uuid::Uuid;
 
     fn create(dir: &Path, terms: WireTerms) -> Instance {

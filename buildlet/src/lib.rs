@@ -37,6 +37,7 @@ use tracing_subscriber::EnvFilter;
 
 /// The whole program.
 pub fn main_impl() -> ExitCode {
+    close_inherited();
     let mut arguments = std::env::args();
     // Before anything else: the keeper forks, so it must stay small and have one thread.
     if arguments.nth(1).as_deref() == Some(keeper::ROLE) {
@@ -61,4 +62,13 @@ pub fn main_impl() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Closes whatever the starter left open beyond standard input, output and error. Keepers live for
+/// weeks: neither they nor commands are to hold somebody's pipe or file.
+fn close_inherited() {
+    #[expect(unsafe_code, reason = "descriptors nobody owns have no safe way to be closed")]
+    // SAFETY: this is the first thing the program does: nothing of its own is open yet. A kernel
+    // without the call (before 5.9) refuses it, and all stays as it was.
+    let _ = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
 }

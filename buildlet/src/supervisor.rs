@@ -14,8 +14,11 @@ mod limits;
 pub(crate) mod outcome;
 mod outputs;
 pub(crate) mod place;
+mod pumping;
+mod settling;
 mod spawn;
 mod stdin;
+mod waiting;
 
 pub(crate) use limits::Limits;
 
@@ -30,11 +33,10 @@ use leader::Exit;
 use motefarm_core::exec::{Ending, ExecOutcome, OutputStream};
 use motefarm_core::{Clock as _, SystemClock, Timestamp};
 use motefarm_proto::mote::{SupervisorSpec, exec_spec::Overflow};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
-use outputs::{Got, OutputPipe};
+use outputs::OutputPipe;
 use prost::Message as _;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -50,12 +52,8 @@ const LEAK_GRACE: Duration = Duration::from_millis(500);
 const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
 /// Between passes over processes that are being killed.
 const KILL_PASS: Duration = Duration::from_millis(3);
-/// A process not gone this long after SIGKILL is stuck in the kernel; the outcome does not wait for it.
-const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// Between attempts to write to a full disk.
 const DISK_RETRY: Duration = Duration::from_millis(200);
-/// Silence after which the buffer's pages go back.
-const QUIET: Duration = Duration::from_secs(1);
 /// Largest spec; the request that carried it was smaller.
 const MOST_SPEC_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -244,66 +242,6 @@ impl Supervisor {
         }
     }
 
-    /// Sleeps until something is to be done.
-    fn wait(&mut self) -> Ready {
-        let full = self.bounded && self.spool.room() == 0;
-        // Where a full spool ends the execution, more output is news; elsewhere it waits in its pipe.
-        let limit_may_strike = self.overflow == Overflow::End && self.exit.is_none() && self.kill_at.is_none();
-        let held = self.unwritten.is_some() || (full && !limit_may_strike);
-        let mut fds = vec![
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
-        ];
-        let mut output_at = vec![None; self.outputs.len()];
-        for (n, output) in self.outputs.iter().enumerate().filter(|_| !held) {
-            if let Some(fd) = output.fd() {
-                output_at[n] = Some(fds.len());
-                fds.push(PollFd::new(fd, PollFlags::POLLIN));
-            }
-        }
-        if let (Some(_), Some(fd)) = (&self.waiting_stdin, self.stdin.fd()) {
-            fds.push(PollFd::new(fd, PollFlags::POLLOUT));
-        }
-        let now = Instant::now();
-        let nap = self.next_event().map(|at| at.saturating_duration_since(now));
-        // Rounded up, or a poll of 0 ms would spin through the last millisecond.
-        let timeout = nap.map_or(PollTimeout::NONE, |nap| {
-            PollTimeout::try_from(nap.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
-        });
-        if poll(&mut fds, timeout).is_err() {
-            return Ready { signal: true, control: false, outputs: vec![false; self.outputs.len()] };
-        }
-        let any = |at: usize| fds[at].any() == Some(true);
-        let ready = Ready {
-            signal: any(0),
-            control: any(1),
-            outputs: output_at.iter().map(|at| at.is_some_and(any)).collect(),
-        };
-        if self.buffer.holds_pages() && self.unwritten.is_none() && !ready.outputs.contains(&true) {
-            self.buffer.give_back();
-        }
-        ready
-    }
-
-    fn next_event(&self) -> Option<Instant> {
-        let soon = |wait| Some(Instant::now() + wait);
-        let killing = self
-            .kill_at
-            .filter(|_| self.any_left)
-            .and_then(|at| if at <= Instant::now() { soon(KILL_PASS) } else { Some(at) });
-        [
-            self.timeout_at,
-            killing,
-            self.leak_until.filter(|_| !self.over && self.kill_at.is_none() && self.unwritten.is_none()),
-            self.unwritten.and_then(|_| soon(DISK_RETRY)),
-            self.waiting_stdin.as_ref().map(|w| w.until),
-            if self.buffer.holds_pages() { soon(QUIET) } else { None },
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-    }
-
     fn reap(&mut self) {
         let reaped = leader::reap(self.leader);
         self.any_left = reaped.any_left;
@@ -314,83 +252,6 @@ impl Supervisor {
             self.stdin.close();
             self.leak_until = Some(Instant::now() + LEAK_GRACE);
             self.owe_what_waits();
-        }
-    }
-
-    /// From here on what lies in the pipes is taken, bound or no bound: it is at most what pipes hold.
-    fn owe_what_waits(&mut self) {
-        self.owed = self.outputs.iter().map(OutputPipe::waiting).collect();
-    }
-
-    /// Reads one pipe once and spools what came.
-    fn pump(&mut self, n: usize) -> bool {
-        if self.unwritten.is_some() {
-            return false;
-        }
-        let room = if self.bounded { self.spool.room() } else { usize::MAX };
-        let most = room.max(self.owed[n]);
-        if most == 0 {
-            self.make_room(n);
-            return false;
-        }
-        let output = &mut self.outputs[n];
-        match output.read(self.buffer.room(most)) {
-            Got::Bytes(length) => {
-                self.owed[n] = self.owed[n].saturating_sub(length);
-                self.unwritten = Some((output.stream(), SystemClock.now().as_millis(), length));
-                self.retry_unwritten();
-                if self.bounded && self.spool.room() == 0 {
-                    self.make_room(n);
-                }
-                true
-            }
-            Got::Nothing => {
-                self.owed[n] = 0;
-                false
-            }
-            Got::End => {
-                self.owed[n] = 0;
-                true
-            }
-        }
-    }
-
-    fn retry_unwritten(&mut self) {
-        let Some((stream, time_ms, length)) = self.unwritten else { return };
-        match self.spool.append(stream, time_ms, self.buffer.filled(length)) {
-            Ok(()) => {
-                self.unwritten = None;
-                self.disk_noted = false;
-            }
-            Err(error) if !self.disk_noted => {
-                self.disk_noted = true;
-                note(&format!("the output waits for the disk: {error}"));
-            }
-            Err(_) => {}
-        }
-    }
-
-    /// The spool is full: lets go of what was acknowledged, or does what the overflow policy says.
-    fn make_room(&mut self, n: usize) {
-        match self.spool.release(self.acknowledged) {
-            Ok(true) => {}
-            Ok(false) => {
-                if self.overflow == Overflow::End && self.outputs[n].waiting() > 0 && self.exit.is_none() {
-                    self.end_everything(Some(Ending::OutputLimit), Duration::ZERO);
-                }
-            }
-            Err(error) => {
-                note(&format!("acknowledged output can not be let go of, its bound is not held: {error}"));
-                self.bounded = false;
-            }
-        }
-    }
-
-    /// Output before `offset` is safe elsewhere.
-    fn acknowledge(&mut self, offset: u64) {
-        self.acknowledged = self.acknowledged.max(offset.min(self.spool.end()));
-        if self.bounded && self.spool.room() == 0 {
-            self.make_room(0);
         }
     }
 
@@ -418,71 +279,6 @@ impl Supervisor {
             proc_tree::kill_children();
         }
     }
-
-    /// Whether all is done. Writes the outcome on the way.
-    fn settle(&mut self) -> bool {
-        if self.exit.is_none() {
-            return false;
-        }
-        if !self.any_left {
-            self.owe_what_waits();
-        }
-        for n in 0..self.outputs.len() {
-            while self.owed[n] > 0 && self.pump(n) {}
-        }
-        if self.unwritten.is_some() || self.owed.iter().any(|owed| *owed > 0) {
-            return false;
-        }
-        if !self.over {
-            self.over = self.is_over() && self.save_outcome();
-        }
-        self.over && !self.any_left
-    }
-
-    /// Whether the command's part is over: it has exited, and nobody holds its pipes or the grace
-    /// for that has passed; if everything is being ended, once it has.
-    fn is_over(&self) -> bool {
-        let now = Instant::now();
-        if !self.any_left {
-            return true;
-        }
-        match self.kill_at {
-            Some(at) => at + STUCK_AFTER <= now,
-            None => !self.outputs.iter().any(OutputPipe::is_open) || self.leak_until.is_some_and(|at| at <= now),
-        }
-    }
-
-    fn save_outcome(&mut self) -> bool {
-        let Some(exit) = self.exit else { return false };
-        let outcome = ExecOutcome {
-            ending: self.verdict.unwrap_or(exit.ending),
-            reason: String::new(),
-            started_at: self.started_at,
-            ended_at: self.ended_at,
-            user_cpu: exit.user_cpu,
-            system_cpu: exit.system_cpu,
-            max_rss_bytes: exit.max_rss_bytes,
-            output_end: self.spool.end(),
-            left_running: self.any_left,
-        };
-        match outcome::save(self.spool.dir(), &outcome) {
-            Ok(()) => true,
-            Err(error) => {
-                if !std::mem::replace(&mut self.disk_noted, true) {
-                    note(&format!("the outcome waits for the disk: {error}"));
-                }
-                std::thread::sleep(DISK_RETRY);
-                false
-            }
-        }
-    }
-}
-
-/// What poll found.
-struct Ready {
-    signal: bool,
-    control: bool,
-    outputs: Vec<bool>,
 }
 
 fn read_spec(dir: BorrowedFd<'_>) -> io::Result<SupervisorSpec> {

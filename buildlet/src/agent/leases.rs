@@ -32,6 +32,11 @@ impl Agent {
             let now = SystemClock.now();
             for instance in self.all_instances() {
                 if instance.is_ending() {
+                    // One whose end failed; an end in progress holds the lock.
+                    if instance.life.try_read().is_ok() {
+                        let (agent, id) = (self.clone(), instance.id);
+                        tokio::spawn(async move { agent.end_instance(id).await });
+                    }
                     continue;
                 }
                 if instance.ends_at(now) <= now {

@@ -32,7 +32,10 @@ impl Buildlet {
     }
 
     pub(crate) async fn start_with(args: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), args).await
+    }
+
+    pub(crate) async fn start_in(dir: tempfile::TempDir, args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let mut buildlet = Self { dir, args, child: None, instances: Vec::new() };
         buildlet.run().await;
@@ -45,7 +48,9 @@ impl Buildlet {
 
     /// Starts the program (again).
     pub(crate) async fn run(&mut self) {
-        let child = Command::new(env!("CARGO_BIN_EXE_mote-buildlet"))
+        // Measurements may name another build of the program.
+        let program = std::env::var_os("MOTE_BUILDLET_UNDER_TEST");
+        let child = Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_mote-buildlet").into()))
             .args(["serve", "--data-dir"])
             .arg(self.data())
             .args(&self.args)

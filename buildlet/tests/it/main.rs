@@ -10,3 +10,4 @@ mod output;
 mod processes;
 mod restarts;
 mod starting;
+mod trees;

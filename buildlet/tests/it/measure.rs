@@ -14,6 +14,11 @@ async fn measure() {
     let instance = buildlet.instance().await;
     eprintln!("an instance: {:?}", made.elapsed());
     let mut client = buildlet.client().await;
+    let begun = Instant::now();
+    for _ in 0..300 {
+        client.describe(DescribeRequest {}).await.unwrap();
+    }
+    eprintln!("an empty call: {:?}", begun.elapsed() / 300);
     let spec = ExecSpec { program: "/bin/true".into(), ..Default::default() };
     let mut times = Vec::new();
     for _ in 0..300 {

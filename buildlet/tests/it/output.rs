@@ -152,6 +152,44 @@ async fn a_full_spool_ends_the_execution_if_asked_to() {
     buildlet.finish().await;
 }
 
+/// Unmounts at the end, whatever the end.
+struct SmallDisk(std::path::PathBuf);
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_delays_output_and_drops_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let none: Option<&str> = None;
+    let flags = nix::mount::MsFlags::empty();
+    if let Err(error) = nix::mount::mount(none, dir.path(), Some("tmpfs"), flags, Some("size=16m")) {
+        eprintln!("not root here ({error}): no small disk to fill");
+        return;
+    }
+    let _disk = SmallDisk(dir.path().to_owned());
+    let mut buildlet = Buildlet::start_in(dir, &[]).await;
+    let instance = buildlet.instance().await;
+    let mut client = buildlet.client().await;
+    let ballast = buildlet.dir.path().join("ballast");
+    fs::write(&ballast, vec![1; 12 << 20]).unwrap();
+    let spec = ExecSpec { merge_output: true, ..sh("seq 1 1000000; echo end") };
+    let (exec, stream) = begin(&mut client, &instance, &spec).await;
+    let outcome = buildlet.instance_dir(&instance).join("execs").join(&exec).join("outcome");
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(!outcome.exists(), "it ended without room for its output");
+    fs::remove_file(&ballast).unwrap();
+    let ran = collect(stream, 0).await;
+    let expected = (1..=1_000_000).map(|n| format!("{n}\n")).collect::<String>() + "end\n";
+    assert!(ran.text() == expected, "{} bytes of {}", ran.next, expected.len());
+    assert_eq!(ran.ending(), (Ending::Exited, 0));
+    buildlet.finish().await;
+}
+
 #[tokio::test]
 async fn a_directory_comes_as_an_archive() {
     let mut buildlet = Buildlet::start().await;
