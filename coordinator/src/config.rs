@@ -6,6 +6,7 @@ use motefarm_core::lease::LeaseTerms;
 use motefarm_proto::mote;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub struct File {
     pub advertise: Option<String>,
     /// More names for the server certificate.
     pub names: Vec<String>,
+    /// Take buildlets without a sandbox although there are several users or the port is not on loopback.
+    pub allow_unsandboxed: bool,
     /// Leases.
     pub leases: LeasesFile,
     /// Host types: `[host_types.linux-amd64]`.
@@ -194,6 +197,8 @@ pub struct Config {
     pub advertised: String,
     /// For the certificate.
     pub names: Vec<String>,
+    /// See [`File::allow_unsandboxed`].
+    pub allow_unsandboxed: bool,
     /// Leases.
     pub leases: Leases,
     host_types: BTreeMap<HostType, (LeaseTerms, mote::InstanceLimits)>,
@@ -310,6 +315,7 @@ impl File {
             data_dir: flags.data_dir.or(self.data_dir).unwrap_or(default_data_dir),
             advertised: self.advertise.unwrap_or_default(),
             names: self.names,
+            allow_unsandboxed: self.allow_unsandboxed,
             leases: Leases { terms: base, grace },
             host_types,
             local: self.local,
@@ -331,6 +337,47 @@ impl Config {
     /// Limits of a host type's instances.
     pub fn limits_of(&self, host_type: &HostType) -> mote::InstanceLimits {
         self.host_types.get(host_type).map_or_else(mote::InstanceLimits::default, |(_, limits)| *limits)
+    }
+
+    /// Whether only this machine can reach the port.
+    pub fn listens_on_loopback(&self) -> bool {
+        match motefarm_net::dial::split_address(&self.listen) {
+            Ok((host, _)) => host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()),
+            Err(_) => false,
+        }
+    }
+
+    /// What would be used, for people.
+    pub fn describe(&self) -> String {
+        use humantime::format_duration;
+        let terms = |terms: &LeaseTerms| {
+            let max = terms.max_lifetime.map_or("none".to_owned(), |max| format_duration(max).to_string());
+            let (idle, unwatched) = (format_duration(terms.idle_timeout), format_duration(terms.unwatched_limit));
+            format!("idle timeout {idle}, maximum lifetime {max}, unwatched limit {unwatched}")
+        };
+        let mut lines = vec![
+            format!("listen: {}", self.listen),
+            format!("data directory: {}", self.data_dir.display()),
+            format!("leases: {}, grace {}", terms(&self.leases.terms), format_duration(self.leases.grace)),
+            format!("queue: {}, connections: {}", self.limits.queue, self.limits.connections),
+            format!("content store: {} bytes", self.cas_max_bytes),
+        ];
+        lines.extend(
+            self.host_types.iter().map(|(name, (t, limits))| format!("host type {name}: {}; {limits:?}", terms(t))),
+        );
+        if self.local.enabled {
+            let slots = self.local.slots.map_or("its own default".to_owned(), |slots| slots.to_string());
+            lines.push(format!(
+                "local buildlet: host type {}, slots {slots}, started here: {}",
+                self.local_host_type, self.local.start
+            ));
+        }
+        lines.extend(self.statics.iter().map(|s| format!("static buildlet: {}", s.address)));
+        lines.push(format!(
+            "buildlets without a sandbox for several users or other machines: {}",
+            self.allow_unsandboxed
+        ));
+        lines.join("\n")
     }
 
     /// Host types that are configured.
@@ -356,6 +403,17 @@ mod tests {
         assert_eq!(config.data_dir, PathBuf::from("/data"));
         assert_eq!(config.leases.terms.idle_timeout, Duration::from_secs(1800));
         assert_eq!(config.host_types(), vec![config.local_host_type.clone()]);
+    }
+
+    #[test]
+    fn loopback_is_known_by_name_and_address() {
+        for (listen, loopback) in
+            [("127.0.0.1:1", true), ("[::1]:1", true), ("localhost:1", true), ("0.0.0.0:1", false), ("farm:1", false)]
+        {
+            let config = resolve(&format!("listen = '{listen}'")).unwrap();
+            assert_eq!(config.listens_on_loopback(), loopback, "{listen}");
+            assert!(config.describe().contains(listen));
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Session {
     pub host_type: HostType,
     /// Its lease slots.
     pub slots: u64,
+    /// Whether its instances are kept apart from it and from each other.
+    pub sandboxed: bool,
     /// Whether it reads this coordinator's CAS itself.
     pub reads_farm_store: bool,
     /// The way to it.
@@ -34,6 +36,7 @@ impl Session {
             buildlet_id: description.buildlet_id.clone(),
             host_type,
             slots: description.lease_slots,
+            sandboxed: description.sandbox != "none",
             reads_farm_store: description.reads_farm_store,
             link,
             ended: CancellationToken::new(),

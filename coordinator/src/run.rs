@@ -34,7 +34,7 @@ pub fn main_impl() -> ExitCode {
             Err(error) => return config_error(&error),
         },
         Command::CheckConfig(setup) => match resolve(setup) {
-            Ok(config) => say(&format!("{config:#?}")),
+            Ok(config) => say(&config.describe()),
             Err(error) => return config_error(&error),
         },
         Command::Cas(CasCommand::Verify(setup)) => match resolve(setup) {

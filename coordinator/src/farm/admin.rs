@@ -15,6 +15,13 @@ const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// Adds a user.
 pub async fn add_user(app: &App, caller: &Identity, user: &UserName, role: Role) -> Result<(), FarmError> {
+    if !app.config.allow_unsandboxed && app.registry.all().iter().any(|session| !session.sandboxed) {
+        return Err(FarmError::NotReady(
+            "a buildlet of this farm has no sandbox, so the farm is for one user; \
+             install bubblewrap there, or set allow_unsandboxed = true"
+                .to_owned(),
+        ));
+    }
     app.store.add_user(user, role, app.now()).await?;
     app.audit(caller.user.as_str(), "user add", user.as_str(), role.as_str()).await;
     Ok(())

@@ -42,6 +42,9 @@ pub async fn serve(app: &Arc<App>, link: Arc<dyn Link>, origin: &Origin) -> Resu
     if origin.buildlet_id.as_ref().is_some_and(|id| *id != description.buildlet_id) {
         return Err(FarmError::Invalid("the buildlet gave another id than it joined with".to_owned()));
     }
+    if description.sandbox == "none" {
+        check_unsandboxed(app, &description).await?;
+    }
     app.store
         .save_buildlet(&BuildletRow {
             id: description.buildlet_id.clone(),
@@ -86,6 +89,21 @@ pub async fn serve(app: &Arc<App>, link: Arc<dyn Link>, origin: &Origin) -> Resu
         }
     }
     Err(ended)
+}
+
+/// Without a sandbox every command has the run of the buildlet's user: its files, and those of other
+/// instances. That is for one user, on their own machine.
+async fn check_unsandboxed(app: &App, description: &mote::BuildletDescription) -> Result<(), FarmError> {
+    let alone = app.config.listens_on_loopback() && app.store.users().await?.len() <= 1;
+    let (hostname, reason) = (&description.hostname, &description.sandbox_reason);
+    if alone || app.config.allow_unsandboxed {
+        tracing::warn!(hostname, reason, "a buildlet without a sandbox: commands have the run of its user's files");
+        return Ok(());
+    }
+    Err(FarmError::NotReady(format!(
+        "{hostname} has no sandbox ({reason}), and this farm has several users or is reached from other machines; \
+         install bubblewrap there, or set allow_unsandboxed = true"
+    )))
 }
 
 async fn next_report(

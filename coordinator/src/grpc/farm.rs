@@ -12,6 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status, Streaming};
 
+/// An upload that stands still this long is over.
+const UPLOAD_SILENCE: Duration = Duration::from_secs(60);
+
 pub(super) struct FarmService(pub(super) Arc<App>);
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -123,8 +126,12 @@ impl Farm for FarmService {
     async fn upload_blobs(&self, request: Request<Streaming<mote::BlobBatch>>) -> Answer<mote::UploadSummary> {
         let mut batches = request.into_inner();
         let mut receiver = BatchReceiver::new(self.0.cas.clone());
-        while let Some(batch) = batches.next().await {
-            let batch = batch?;
+        loop {
+            let batch = match tokio::time::timeout(UPLOAD_SILENCE, batches.next()).await {
+                Ok(Some(batch)) => batch?,
+                Ok(None) => break,
+                Err(_) => return Err(Status::deadline_exceeded("nothing came on this upload for a minute")),
+            };
             // Hashing and writing block; one batch at a time keeps memory to one batch.
             receiver = blocking(move || receiver.accept(batch).map(|()| receiver)).await?;
         }

@@ -5,6 +5,7 @@
 
 use super::Provider;
 use crate::app::App;
+use crate::farm::FarmError;
 use crate::farm::contact::{self, Origin};
 use crate::link::grpc::GrpcLink;
 use motefarm_core::HostType;
@@ -18,6 +19,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const RETRY: Duration = Duration::from_millis(50);
+/// A buildlet that is not taken is asked again this often.
+const NOT_TAKEN: Duration = Duration::from_secs(5);
 /// A buildlet that dies as soon as it starts is started again this often at most.
 const RESTART: Duration = Duration::from_millis(500);
 
@@ -75,13 +78,19 @@ impl Local {
         let mut last_complaint = String::new();
         loop {
             match self.connect().await {
-                Ok(link) => {
-                    last_complaint.clear();
+                Ok(link) => match contact::serve(app, Arc::new(link), &origin).await {
+                    Ok(()) => {}
                     // A cut connection is made anew at once; contact logs why it ended.
-                    if let Err(error) = contact::serve(app, Arc::new(link), &origin).await {
-                        tracing::debug!(%error, "contact with the local buildlet ended");
+                    Err(FarmError::Unavailable(why)) => tracing::debug!(why, "contact with the local buildlet ended"),
+                    Err(error) => {
+                        let complaint = error.to_string();
+                        if complaint != last_complaint {
+                            tracing::error!("the local buildlet is not taken: {complaint}");
+                            last_complaint = complaint;
+                        }
+                        tokio::time::sleep(NOT_TAKEN).await;
                     }
-                }
+                },
                 Err(error) => {
                     let too_soon = last_start.is_some_and(|started| started.elapsed() < RESTART);
                     if child.is_none() && !too_soon {
