@@ -8,7 +8,7 @@ for command in "${!package_of[@]}"; do
   command -v "$command" >/dev/null 2>&1 || [ -x "/usr/sbin/$command" ] || missing+=("${package_of[$command]}")
 done
 if ! command -v cargo >/dev/null 2>&1; then
-  echo "setup: there is no cargo; install a Rust toolchain (https://rustup.rs), 1.94 or later" >&2
+  echo "setup: there is no cargo; install a Rust toolchain (https://rustup.rs), 1.95 or later" >&2
   exit 1
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0

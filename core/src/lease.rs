@@ -93,6 +93,13 @@ impl Lease {
         Ok(Renewal::Extended(Self { expires_at: end, ..*self }))
     }
 
+    /// The lease after a use at `used` that could not be written down then: by what ran while the
+    /// coordinator was away, or the machine asleep. It was never without use, so having run out on
+    /// paper meanwhile does not count. Never earlier than it was.
+    pub fn with_use_at(&self, used: Timestamp) -> Self {
+        Self { expires_at: self.end_if_renewed(used).max(self.expires_at), ..*self }
+    }
+
     /// Whether it has ended by `now`.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at <= now
@@ -155,6 +162,15 @@ mod tests {
         assert_eq!(lease.expires_at, at(45));
         assert_eq!(lease.renew(at(44)), Ok(Renewal::Coalesced));
         assert_eq!(lease.end_reason(at(45)), Some(EndReason::MaxLifetime));
+    }
+
+    #[test]
+    fn a_use_learnt_of_late_counts_from_when_it_was() {
+        let lease = Lease::grant(at(0), LeaseTerms::default());
+        assert_eq!(lease.with_use_at(at(50)).expires_at, at(80));
+        assert_eq!(lease.with_use_at(at(0) - MIN).expires_at, at(30));
+        let terms = LeaseTerms { max_lifetime: Some(MIN * 60), ..LeaseTerms::default() };
+        assert_eq!(Lease::grant(at(0), terms).with_use_at(at(50)).expires_at, at(60));
     }
 
     #[test]

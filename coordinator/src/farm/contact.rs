@@ -1,17 +1,18 @@
 //! A buildlet in contact: from its first word to the end of its connection.
 
-use super::{FarmError, allocate};
+use super::{FarmError, allocate, renew};
 use crate::app::App;
 use crate::link::{Link, LinkError};
 use crate::registry::Session;
 use crate::store::{BuildletRow, InstanceRow};
 use futures_util::StreamExt as _;
 use motefarm_core::instance::{EndReason, InstanceState};
-use motefarm_core::{HostType, InstanceId};
+use motefarm_core::{HostType, InstanceId, Timestamp};
 use motefarm_proto::mote;
 use prost::Message as _;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// How a buildlet came here.
@@ -132,13 +133,11 @@ async fn reconcile(
         report.instances.iter().filter_map(|i| Some((i.instance_id.parse().ok()?, i))).collect();
     for row in expected {
         match row.state {
-            InstanceState::Lost if reported.contains_key(&row.id) => {
+            InstanceState::Ready | InstanceState::Lost if let Some(instance) = reported.get(&row.id) => {
                 app.store.found_again(row.id).await?;
-                if let Some(lease) = row.lease {
-                    session.link.set_leases(vec![(row.id, lease.expires_at)]).await?;
-                }
+                catch_up(app, session, row, instance).await?;
             }
-            InstanceState::Ready | InstanceState::Lost if !reported.contains_key(&row.id) => {
+            InstanceState::Ready | InstanceState::Lost => {
                 tracing::warn!(instance.id = %row.id, buildlet.id = session.buildlet_id, "the buildlet no longer has this instance");
                 app.store.end_instance(row.id, EndReason::BuildletForgot, app.now()).await?;
             }
@@ -161,6 +160,25 @@ async fn reconcile(
     Ok(())
 }
 
+/// Counts the use that was made of an instance out of contact, and tells its buildlet the lease's end.
+async fn catch_up(
+    app: &Arc<App>,
+    session: &Session,
+    row: &InstanceRow,
+    reported: &mote::InstanceReport,
+) -> Result<(), FarmError> {
+    let now = app.now();
+    let used = match reported.running_execs.is_empty() {
+        true => Timestamp::from_millis(reported.last_use_ms).min(now),
+        false => renew::use_by_running(app, row, now).await?,
+    };
+    let moved = app.store.note_use(row.id, used, Duration::from_millis(1)).await?;
+    if let Some(end) = moved.or(row.lease.map(|lease| lease.expires_at)) {
+        session.link.set_leases(vec![(row.id, end)]).await?;
+    }
+    Ok(())
+}
+
 /// Instances that were being made when the connection or the coordinator died are made again.
 fn resume_starting(app: &Arc<App>, session: &Arc<Session>, expected: &[InstanceRow]) {
     for row in expected.iter().filter(|row| row.state == InstanceState::Starting) {
@@ -173,7 +191,7 @@ async fn take_report(app: &Arc<App>, session: &Arc<Session>, report: &mote::Buil
     for id in session.take_report(report) {
         // The end of an execution is a use: idle time counts from here.
         if let Ok(Some(row)) = app.store.instance(id).await
-            && let Err(error) = super::renew::renew(app, &row).await
+            && let Err(error) = renew::note_use(app, &row, app.now()).await
         {
             tracing::debug!(instance.id = %id, %error, "not renewed at an execution's end");
         }

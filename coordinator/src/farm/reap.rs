@@ -4,6 +4,7 @@
 
 use super::{FarmError, renew};
 use crate::app::App;
+use crate::store::InstanceRow;
 use motefarm_core::instance::{EndReason, InstanceState};
 use motefarm_core::{InstanceId, Timestamp};
 use std::collections::HashSet;
@@ -100,33 +101,22 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 async fn renew_busy(app: &Arc<App>, now: Timestamp) -> Result<(), FarmError> {
     for session in app.registry.all() {
         for id in session.busy() {
-            let due = {
-                let until = app.renewed_until.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                until.get(&id).is_none_or(|until| *until <= now)
-            };
-            if !due {
-                continue;
-            }
-            let Some(row) = app.store.instance(id).await? else { continue };
-            let Some(lease) = row.lease else { continue };
-            let execs = app.store.running_executions(id).await?;
-            let read_now: HashSet<_> = lock(&app.readers).keys().copied().collect();
-            let watched: Vec<_> = execs.iter().map(|e| e.id).filter(|id| read_now.contains(id)).collect();
-            if !watched.is_empty() {
-                app.store.mark_execs_watched(&watched, now).await?;
-            }
-            let last_watched = match watched.is_empty() {
-                false => now,
-                true => execs.iter().map(|e| e.watched_at).max().unwrap_or(lease.created_at),
-            };
-            if lease.unwatched_may_renew(last_watched, now)
-                && let Err(error) = renew::renew(app, &row).await
-            {
-                tracing::debug!(instance.id = %id, %error, "a busy lease was not renewed");
+            let due = lock(&app.renewed_until).get(&id).is_none_or(|until| *until <= now);
+            if due && let Some(row) = app.store.instance(id).await? {
+                let used = renew::use_by_running(app, &row, now).await?;
+                renew::note_use(app, &row, used).await?;
             }
         }
     }
     Ok(())
+}
+
+/// Whether an instance out of contact may well be in use: something ran in it when it was last heard of.
+async fn may_be_running(app: &App, row: &InstanceRow, now: Timestamp) -> Result<bool, FarmError> {
+    if row.state != InstanceState::Lost || app.store.running_executions(row.id).await?.is_empty() {
+        return Ok(false);
+    }
+    Ok(renew::use_by_running(app, row, now).await? == now)
 }
 
 /// Ends leases that are over.
@@ -134,7 +124,7 @@ async fn expire(app: &Arc<App>, now: Timestamp) -> Result<(), FarmError> {
     let settled = now.since(app.started_at) >= SETTLE;
     for row in app.store.leases_due(now).await? {
         let heard = row.buildlet_id.as_deref().is_none_or(|id| app.registry.was_heard(id));
-        if !heard && !settled {
+        if (!heard && !settled) || may_be_running(app, &row, now).await? {
             continue;
         }
         if let Some(reason) = app.store.expire_instance(row.id, now).await? {

@@ -3,8 +3,8 @@
 use super::{FarmError, access};
 use crate::app::App;
 use crate::store::InstanceRow;
-use motefarm_core::Timestamp;
 use motefarm_core::lease::{RenewError, Renewal};
+use motefarm_core::{ExecId, Timestamp};
 use std::sync::Arc;
 
 /// Renews the lease of an instance the caller was just allowed to use. Renewals within the
@@ -43,6 +43,40 @@ async fn renew_stored(app: &Arc<App>, row: &InstanceRow, now: Timestamp) -> Resu
             None => access::ended(row),
         }),
     }
+}
+
+/// Notes that an instance was in use at `used`, by what runs or ran in it. Unlike a call, that also
+/// counts when the lease has run out on paper meanwhile: it was in use all along.
+pub async fn note_use(app: &Arc<App>, row: &InstanceRow, used: Timestamp) -> Result<(), FarmError> {
+    let window = row.terms.coalesce_window();
+    {
+        let mut until = app.renewed_until.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match until.get(&row.id) {
+            Some(until) if used < *until && *until <= used + window => return Ok(()),
+            _ => until.insert(row.id, used + window),
+        };
+    }
+    if let Some(end) = app.store.note_use(row.id, used, std::time::Duration::from_millis(1)).await? {
+        tell_buildlet(app, row, end);
+    }
+    Ok(())
+}
+
+/// What counts as the last use of an instance in which executions run at `now`: now, unless nobody has
+/// watched them for too long.
+pub async fn use_by_running(app: &App, row: &InstanceRow, now: Timestamp) -> Result<Timestamp, FarmError> {
+    let execs = app.store.running_executions(row.id).await?;
+    let watched: Vec<ExecId> = {
+        let readers = app.readers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        execs.iter().map(|exec| exec.id).filter(|id| readers.contains_key(id)).collect()
+    };
+    if !watched.is_empty() {
+        app.store.mark_execs_watched(&watched, now).await?;
+        return Ok(now);
+    }
+    let last = execs.iter().map(|exec| exec.watched_at).max();
+    let last = last.or(row.lease.map(|lease| lease.created_at)).unwrap_or(row.created_at);
+    Ok(now.min(last + row.terms.unwatched_limit))
 }
 
 /// Passes a lease's new end on, so that a buildlet cut off later knows it. Best effort: the next

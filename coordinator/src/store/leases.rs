@@ -40,6 +40,18 @@ impl LeaseColumns {
         })
     }
 
+    /// The lease of an instance that is ready or lost.
+    async fn of_usable(tx: &mut Transaction<'_, Sqlite>, id: InstanceId) -> Result<Option<Lease>, StoreError> {
+        let columns: Option<Self> = sqlx::query_as(
+            "SELECT l.idle_timeout_ms, l.max_lifetime_ms, l.unwatched_limit_ms, l.granted_ms, l.expires_ms \
+             FROM leases l JOIN instances i ON i.id = l.instance_id WHERE i.id = ? AND i.state IN ('ready', 'lost')",
+        )
+        .bind(id.to_string())
+        .fetch_optional(&mut **tx)
+        .await?;
+        Ok(columns.and_then(|columns| columns.lease()))
+    }
+
     pub(super) async fn insert_terms(
         tx: &mut Transaction<'_, Sqlite>,
         id: InstanceId,
@@ -78,19 +90,31 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<Result<Renewal, RenewError>>, StoreError> {
         let mut tx = self.write().await?;
-        let columns: Option<LeaseColumns> = sqlx::query_as(
-            "SELECT l.idle_timeout_ms, l.max_lifetime_ms, l.unwatched_limit_ms, l.granted_ms, l.expires_ms \
-             FROM leases l JOIN instances i ON i.id = l.instance_id WHERE i.id = ? AND i.state IN ('ready', 'lost')",
-        )
-        .bind(id.to_string())
-        .fetch_optional(&mut *tx)
-        .await?;
-        let Some(lease) = columns.and_then(|columns| columns.lease()) else { return Ok(None) };
+        let Some(lease) = LeaseColumns::of_usable(&mut tx, id).await? else { return Ok(None) };
         let renewal = lease.renew(now);
         if let Ok(Renewal::Extended(lease)) = &renewal {
             LeaseColumns::write_times(&mut tx, id, lease).await?;
             tx.commit().await?;
         }
         Ok(Some(renewal))
+    }
+
+    /// Notes a use at `used` that is only known of now, of an instance that is ready or lost: see
+    /// [`Lease::with_use_at`]. Answers the new end if it moved by `precision` or more.
+    pub async fn note_use(
+        &self,
+        id: InstanceId,
+        used: Timestamp,
+        precision: Duration,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let mut tx = self.write().await?;
+        let Some(lease) = LeaseColumns::of_usable(&mut tx, id).await? else { return Ok(None) };
+        let later = lease.with_use_at(used);
+        if later.expires_at.since(lease.expires_at) < precision {
+            return Ok(None);
+        }
+        LeaseColumns::write_times(&mut tx, id, &later).await?;
+        tx.commit().await?;
+        Ok(Some(later.expires_at))
     }
 }

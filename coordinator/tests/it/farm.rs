@@ -9,9 +9,9 @@ use motefarm_coordinator::farm::reap::Reaper;
 use motefarm_coordinator::farm::{FarmError, allocate, create};
 use motefarm_coordinator::identity::{Identity, Role};
 use motefarm_coordinator::link::fake::FakeLink;
-use motefarm_coordinator::store::{InstanceRow, Store};
+use motefarm_coordinator::store::{InstanceRow, NewExecution, Store};
 use motefarm_core::instance::InstanceState;
-use motefarm_core::{InstanceId, SettableClock, Timestamp};
+use motefarm_core::{ExecId, InstanceId, SettableClock, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -104,6 +104,19 @@ impl TestFarm {
             }
         };
         tokio::time::timeout(Duration::from_secs(10), wait).await.expect("the state was not reached")
+    }
+
+    /// Records an execution, as asking for one does.
+    pub(crate) async fn begin_execution(&self, row: &InstanceRow) {
+        let new = NewExecution {
+            id: ExecId::from_uuid(Uuid::from_u128(1)),
+            instance_id: row.id,
+            spec: b"",
+            actor: "alice",
+            instance_name: &row.name,
+            command: "sleep",
+        };
+        self.app.store.begin_execution(&new, self.app.now()).await.unwrap();
     }
 
     pub(crate) async fn sweep(&self) {

@@ -125,6 +125,34 @@ async fn after_a_start_no_lease_is_judged_before_its_buildlet_or_a_minute() {
 }
 
 #[tokio::test]
+async fn what_ran_on_while_nobody_could_renew_kept_the_lease() {
+    let farm = TestFarm::new("").await;
+    let buildlet = FakeLink::new("b1", "fake-type", 4);
+    farm.connect(&buildlet, "b1").await;
+    let (busy, idle) = (farm.lease(1).await, farm.lease(2).await);
+    farm.begin_execution(&busy).await;
+    buildlet.change(|state| assert!(state.instances.get_mut(&busy.id).unwrap().insert("exec".to_owned())));
+    // The coordinator is away for an hour; then the contact is, for another.
+    let farm = farm.restart().await;
+    farm.clock.advance(MINUTE * 60);
+    let farm = farm.restart().await;
+    farm.connect(&buildlet, "b1").await;
+    farm.sweep().await;
+    farm.reached(idle.id, InstanceState::Gone).await;
+    let end = farm.reached(busy.id, InstanceState::Ready).await.lease.unwrap().expires_at;
+    assert_eq!(end, farm.app.now() + MINUTE * 30);
+    buildlet.connect(false);
+    farm.reached(busy.id, InstanceState::Lost).await;
+    farm.clock.advance(MINUTE * 60);
+    farm.sweep().await;
+    farm.reached(busy.id, InstanceState::Lost).await;
+    buildlet.connect(true);
+    farm.connect(&buildlet, "b1").await;
+    farm.sweep().await;
+    farm.reached(busy.id, InstanceState::Ready).await;
+}
+
+#[tokio::test]
 async fn a_clock_set_back_ends_nothing_early_and_renews_still() {
     let farm = TestFarm::new("").await;
     let buildlet = FakeLink::new("b1", "fake-type", 4);
