@@ -5,7 +5,6 @@
 mod fronts;
 mod harness;
 mod instances;
-mod measure;
 mod output;
 mod processes;
 mod restarts;

@@ -1,13 +1,24 @@
-//! Numbers, not verdicts: `cargo test --release -p motefarm-buildlet --test it measure -- --ignored --nocapture`.
+//! Numbers, not verdicts: `cargo bench -p motefarm-buildlet`.
+//!
+//! Drives the real program over its socket: the time of a small command, many at once, memory, and
+//! the rate of output. `MOTE_BUILDLET_UNDER_TEST` names another binary to measure.
 
-use crate::harness::*;
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a measurement that fails has no number to print")]
+
+#[path = "../tests/it/harness.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod harness;
+
+use harness::*;
 use motefarm_proto::mote::exec_outcome::Ending;
 use motefarm_proto::mote::*;
 use std::fs;
 use std::time::Instant;
 
-#[tokio::test]
-#[ignore = "prints measurements; worth looking at in a release build"]
+fn main() {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(measure());
+}
+
 async fn measure() {
     let mut buildlet = Buildlet::start().await;
     let made = Instant::now();
