@@ -1,7 +1,7 @@
 //! The way to one buildlet.
 //!
-//! A trait, because there are two: [`grpc`](crate::link::grpc) over whatever stream there is, and
-//! the [`fake`](crate::link::fake) that tests drive. Messages that are only handed through stay
+//! A trait, because there are two: [`grpc`] over whatever stream there is, and
+//! the [`fake`] that tests drive. Messages that are only handed through stay
 //! messages; [`LinkError`] tells apart "it refused" from "it is not there".
 
 pub mod fake;
