@@ -15,7 +15,7 @@ step clippy cargo clippy --workspace --all-targets --locked --quiet -- -D warnin
 step docs env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked --quiet
 if cargo deny --version >/dev/null 2>&1; then
   # Advisories need their database from the network; licences, bans and sources do not.
-  step deny cargo deny --offline check bans licenses sources
+  step deny cargo deny check bans licenses sources
 else
   echo "check deny: SKIPPED, cargo-deny is not installed"
 fi
