@@ -19,4 +19,9 @@ suite() {
 }
 
 suite "unit and in-process" cargo test --workspace --locked --quiet --exclude motefarm-tests
+# The whole proof: links cut for two minutes, a gigabyte of output. Much of it is waiting, so more
+# tests run at once than there are processors.
+export MOTE_TEST_LONG=1 MOTE_TEST_BIG=1
+RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 2))}
+export RUST_TEST_THREADS
 suite "end to end" cargo test --workspace --locked --quiet --test e2e
