@@ -268,7 +268,8 @@ pub(crate) enum User {
 pub(crate) enum Token {
     /// Make a token and print it; it is shown this once
     Create {
-        #[arg(value_name = "USER")]
+        /// Whose it is to be
+        #[arg(long, value_name = "USER")]
         user: String,
         /// What to call it, unique among the user's
         #[arg(long, default_value = "default")]
@@ -280,14 +281,16 @@ pub(crate) enum Token {
     /// List the tokens (not their secrets)
     List {
         /// Of this user only
-        #[arg(value_name = "USER")]
+        #[arg(long, value_name = "USER")]
         user: Option<String>,
     },
     /// Make a token worthless at once
     Revoke {
-        #[arg(value_name = "USER")]
+        /// Whose it is
+        #[arg(long, value_name = "USER")]
         user: String,
-        #[arg(value_name = "TOKEN_NAME")]
+        /// What it is called
+        #[arg(long, value_name = "NAME")]
         name: String,
     },
 }
@@ -298,7 +301,7 @@ pub(crate) enum JoinToken {
     Create(JoinTerms),
     /// List the join tokens (not their secrets)
     List,
-    /// Make a join token worthless at once; machines that joined with it stay
+    /// Make a join token worthless at once; machines that joined with it can not come back once out of contact
     Revoke {
         #[arg(value_name = "ID")]
         id: String,

@@ -184,7 +184,7 @@ impl Error {
             Self::Lost { .. } => Some("every request is safe to repeat: run the same command again"),
             Self::Refused { code, .. } => match code {
                 Code::Unauthenticated => Some(
-                    "the token in the profile or MOTE_TOKEN is not valid here; an admin makes one with `mote admin token create USER`",
+                    "the token in the profile or MOTE_TOKEN is not valid here; an admin makes one with `mote admin token create --user USER`",
                 ),
                 Code::PermissionDenied => Some("this needs an admin's token"),
                 Code::NotFound => Some("`mote list` shows your instances, `mote create` the host types"),

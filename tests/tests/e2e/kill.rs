@@ -330,7 +330,7 @@ fn a_buildlet_is_back_within_a_second_of_its_death() {
 }
 
 #[test]
-fn stdin_and_archives_survive_a_killed_coordinator() {
+fn stdin_and_outcomes_survive_a_killed_coordinator() {
     let farm = farm().start();
     let mote = farm.create();
     let bytes = Dice::new(3).bytes(4_000_000);

@@ -33,7 +33,8 @@ pub(super) async fn act(context: &Context, user: User) -> Result<(), Error> {
         User::Add { user, role } => {
             let request = mote::AddUserRequest { user: user.clone(), role: role.clone() };
             farm.call_once(&format!("add the user {user}"), admin.add_user(request)).await?;
-            printer.message(format_args!("added {user} ({role}); `mote admin token create {user}` makes a token"));
+            printer
+                .message(format_args!("added {user} ({role}); `mote admin token create --user {user}` makes a token"));
             printer.data(&Changed { user: &user }, String::new)
         }
         User::List => {
