@@ -120,7 +120,8 @@ impl<'a> Waiting<'a> {
             last_state != state || *last_ahead != ahead || now.saturating_duration_since(*at) >= TELL_EVERY
         });
         let queued = state == InstanceState::Queued.as_str();
-        if !stale || (!queued && waited < Duration::from_millis(250)) {
+        let quiet = !queued || ahead == 0;
+        if !stale || (quiet && waited < Duration::from_millis(250)) {
             return None;
         }
         self.last = Some((state.to_owned(), ahead, now));
@@ -193,6 +194,7 @@ mod tests {
         let begin = waiting.since;
         let at = |s: u64| begin + Duration::from_secs(s);
         assert_eq!(waiting.news("starting", 0, begin), None);
+        assert_eq!(waiting.news("queued", 0, begin), None);
         let first = waiting.news("queued", 2, at(12)).unwrap();
         assert_eq!(first, "still waiting for linux-amd64: 2 requests ahead of you (12s)");
         assert_eq!(waiting.news("queued", 2, at(14)), None);
