@@ -16,7 +16,7 @@ use motefarm_core::clock::Timestamp;
 use motefarm_core::lease::LeaseTerms;
 use motefarm_core::{Clock as _, ExecId, InstanceId, SystemClock};
 use motefarm_proto::convert;
-use motefarm_proto::mote::{BuildletCreateInstanceRequest, InstanceLimits, InstanceReport};
+use motefarm_proto::mote::{BuildletCreateInstanceRequest, InstanceLimits, InstanceReport, KeeperDeadline};
 use prost::Message as _;
 use running::Running;
 use std::collections::{BTreeMap, HashMap};
@@ -270,7 +270,14 @@ impl Instance {
             Err(error) if keeper_client::is_absent(&error) => return Ok(()),
             connection => connection?,
         };
-        connection.set_deadline(ends_at).await?;
+        // The buildlet may die with what runs now, and be unable to say that it ended.
+        let idle_after = self.terms.idle_timeout + self.grace + KEEPER_SLACK;
+        let deadline = KeeperDeadline {
+            ends_at_ms: ends_at.as_millis(),
+            idle_ends_at_ms: (self.ends_at(SystemClock.now()) + KEEPER_SLACK).as_millis(),
+            idle_after_ms: u64::try_from(idle_after.as_millis()).unwrap_or(u64::MAX),
+        };
+        connection.set_deadline(deadline).await?;
         self.state().keeper_ends_at = Some(ends_at);
         Ok(())
     }

@@ -59,7 +59,30 @@ struct Keeper {
     arguments: Arguments,
     listener: OwnedFd,
     signals: SignalFd,
+    deadline: Deadline,
+}
+
+/// When the instance ends if nobody says otherwise.
+struct Deadline {
+    /// Whatever runs.
     ends_at: Timestamp,
+    /// While nothing runs: at this time, but not before this long after something did.
+    idle: Option<(Timestamp, Duration)>,
+    /// When something was last seen to run.
+    last_busy: Timestamp,
+}
+
+impl Deadline {
+    /// The end that holds at `now`, given whether something runs.
+    fn at(&mut self, now: Timestamp, busy: bool) -> Timestamp {
+        if busy {
+            self.last_busy = now;
+        }
+        match self.idle {
+            Some((ends_at, after)) if !busy => self.ends_at.min(ends_at.max(self.last_busy + after)),
+            _ => self.ends_at,
+        }
+    }
 }
 
 /// What to do after a request.
@@ -90,12 +113,14 @@ impl Keeper {
         io::stdout().write_all(b"k")?;
         io::stdout().flush()?;
         nix::unistd::dup2_stdout(&nothing)?;
-        Ok(Self { ends_at: arguments.ends_at, arguments, listener, signals })
+        let deadline = Deadline { ends_at: arguments.ends_at, idle: None, last_busy: SystemClock.now() };
+        Ok(Self { deadline, arguments, listener, signals })
     }
 
     fn run(mut self) -> io::Result<()> {
         loop {
-            let left = self.ends_at.since(SystemClock.now());
+            let now = SystemClock.now();
+            let left = self.deadline.at(now, reaper::reap_ended()).since(now);
             if left.is_zero() {
                 note("the instance's deadline passed and nobody renewed it");
                 return self.end();
@@ -111,8 +136,8 @@ impl Keeper {
             }
             let (asked, signalled) = (fds[0].any() == Some(true), fds[1].any() == Some(true));
             if signalled {
+                // What ended is reaped at the loop's head.
                 while let Ok(Some(_)) = self.signals.read_signal() {}
-                reaper::reap_ended();
             }
             if asked && self.serve_waiting()? == Next::End {
                 return self.end();
@@ -138,7 +163,11 @@ impl Keeper {
         let mut next = Next::GoOn;
         match request.request {
             Some(Request::Ping(_)) => {}
-            Some(Request::Deadline(deadline)) => self.ends_at = Timestamp::from_millis(deadline.ends_at_ms),
+            Some(Request::Deadline(told)) => {
+                self.deadline.ends_at = Timestamp::from_millis(told.ends_at_ms);
+                self.deadline.idle = (told.idle_ends_at_ms > 0)
+                    .then(|| (Timestamp::from_millis(told.idle_ends_at_ms), Duration::from_millis(told.idle_after_ms)));
+            }
             Some(Request::End(_)) => next = Next::End,
             Some(Request::Start(_)) => match <[OwnedFd; 2]>::try_from(descriptors) {
                 Ok([dir, control]) => {
@@ -192,4 +221,20 @@ impl Keeper {
 fn close_in_child(fd: BorrowedFd<'_>) {
     use std::os::fd::AsRawFd as _;
     let _ = nix::unistd::close(fd.as_raw_fd());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ran_unheard_of_leaves_an_idle_instance_behind_not_a_busy_one() {
+        let at = |seconds: u64| Timestamp::EPOCH + Duration::from_secs(seconds);
+        let idle = Some((at(100), Duration::from_secs(60)));
+        let mut deadline = Deadline { ends_at: at(10_000), idle, last_busy: at(0) };
+        assert_eq!(deadline.at(at(500), true), at(10_000));
+        assert_eq!(deadline.at(at(510), false), at(560));
+        assert_eq!(Deadline { ends_at: at(10_000), idle, last_busy: at(0) }.at(at(1), false), at(100));
+        assert_eq!(Deadline { ends_at: at(10_000), idle: None, last_busy: at(0) }.at(at(1), false), at(10_000));
+    }
 }

@@ -4,7 +4,7 @@ use crate::keeper::{self, Arguments};
 use crate::layout::instance;
 use crate::sandbox::Sandbox;
 use crate::wire;
-use motefarm_core::{ExecId, InstanceId, Timestamp};
+use motefarm_core::{ExecId, InstanceId};
 use motefarm_net::unix;
 use motefarm_proto::KEEPER_PROTOCOL_VERSION;
 use motefarm_proto::mote::keeper_request::Request;
@@ -120,8 +120,8 @@ impl Connection {
         self.ask(Request::Ping(KeeperPing {}), &[]).await
     }
 
-    pub(crate) async fn set_deadline(self, ends_at: Timestamp) -> io::Result<()> {
-        self.ask(Request::Deadline(KeeperDeadline { ends_at_ms: ends_at.as_millis() }), &[]).await
+    pub(crate) async fn set_deadline(self, deadline: KeeperDeadline) -> io::Result<()> {
+        self.ask(Request::Deadline(deadline), &[]).await
     }
 
     /// Starts the execution in `dir`, unless it was started before.
