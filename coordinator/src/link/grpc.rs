@@ -16,6 +16,8 @@ use tonic::{Request, Status};
 const SHORT: Duration = Duration::from_secs(15);
 /// Time for a call that makes directories or ends processes.
 const LONG: Duration = Duration::from_secs(60);
+/// Time for a whole tree, its blobs or its files, over a slow line or onto a slow disk.
+const BULK: Duration = Duration::from_secs(1800);
 
 type Client = BuildletClient<InterceptedService<Channel, Bearer>>;
 
@@ -118,14 +120,12 @@ impl Link for GrpcLink {
     }
 
     async fn upload(&self, batches: BatchStream) -> Result<mote::UploadSummary, LinkError> {
-        // As long as it moves: the sender's own stream ends when its source does.
-        Ok(self.bulk.clone().upload_blobs(Request::new(batches)).await?.into_inner())
+        within(BULK, self.bulk.clone().upload_blobs(Request::new(batches))).await
     }
 
     async fn sync_tree(&self, id: InstanceId, sync: mote::TreeSync) -> Result<mote::TreeSyncResult, LinkError> {
         let request = mote::BuildletSyncTreeRequest { instance_id: id.to_string(), sync: Some(sync) };
-        // Bounded by the size of a tree on a slow disk.
-        within(Duration::from_secs(1800), self.bulk.clone().sync_tree(request)).await
+        within(BULK, self.bulk.clone().sync_tree(request)).await
     }
 
     async fn get_tar(&self, request: mote::BuildletGetTarRequest) -> Result<LinkStream<mote::TarChunk>, LinkError> {

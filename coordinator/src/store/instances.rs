@@ -113,7 +113,7 @@ impl Store {
         if waiting >= to_db(queue_limit) {
             return Err(StoreError::Limit { what: "the queue for instances is full", limit: queue_limit });
         }
-        let taken: BTreeSet<String> = sqlx::query_scalar(
+        let mut taken: BTreeSet<String> = sqlx::query_scalar(
             "SELECT name FROM instances WHERE owner = ? AND state IN ('queued', 'starting', 'ready', 'lost')",
         )
         .bind(new.owner.as_str())
@@ -121,7 +121,6 @@ impl Store {
         .await?
         .into_iter()
         .collect();
-        let mut taken = taken;
         // Two users' names can meet ("a-b" + "c" and "a" + "b-c"); the index on live names decides.
         let name = loop {
             let name = next_instance_name(&new.owner, &new.host_type, &taken);
