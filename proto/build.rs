@@ -4,8 +4,15 @@ use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=mote");
-    let files = ["mote/v1/types.proto", "mote/v1/farm.proto", "mote/v1/buildlet.proto", "mote/v1/keeper.proto"];
+    println!("cargo:rerun-if-changed=gomote");
+    let files = [
+        "mote/v1/types.proto",
+        "mote/v1/farm.proto",
+        "mote/v1/buildlet.proto",
+        "mote/v1/keeper.proto",
+        "gomote/gomote.proto",
+    ];
     let descriptors = protox::compile(files, ["."])?;
-    tonic_prost_build::configure().bytes(".mote.v1").compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".mote.v1").bytes(".protos").compile_fds(descriptors)?;
     Ok(())
 }

@@ -73,6 +73,8 @@ async fn measure() {
         eprintln!("buildlet: rss {}", field(pid, "status", "VmRSS:"));
     }
 
+    idle_cost(&mut buildlet, buildlet_pid).await;
+
     for (what, script, bytes) in [
         ("1 GiB by head", "head -c 1073741824 /dev/zero", 1_u64 << 30),
         ("300,000 lines by seq -f", "seq -f %099.0f 300000", 30_000_000),
@@ -90,4 +92,46 @@ async fn measure() {
         eprintln!("{what}: {:?}, {:.0} MB/s", begun.elapsed(), got as f64 / begun.elapsed().as_secs_f64() / 1e6);
     }
     buildlet.finish().await;
+}
+
+/// What instances that do nothing cost: their keepers, and what the buildlet grows by.
+async fn idle_cost(buildlet: &mut Buildlet, serving: Option<i32>) {
+    const INSTANCES: usize = 50;
+    let kib = |pid: i32, name: &str| {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        let fields = text.lines().filter_map(|line| line.strip_prefix(name)?.split_ascii_whitespace().next());
+        fields.filter_map(|kib| kib.parse::<u64>().ok()).sum::<u64>()
+    };
+    // Of a whole instance: its keeper and, with a sandbox, what started it and stays.
+    let of = |pids: &[i32], name: &str| pids.iter().map(|pid| kib(*pid, name)).sum::<u64>();
+    let private = |pids: &[i32]| of(pids, "Private_Clean:") + of(pids, "Private_Dirty:");
+    let serving: Vec<i32> = serving.into_iter().collect();
+    let before = (of(&serving, "Pss:"), private(&serving));
+    let mut keepers = Vec::new();
+    for _ in 0..INSTANCES {
+        let instance = buildlet.instance().await;
+        let socket =
+            motefarm_net::unix::connect_blocking(&buildlet.instance_dir(&instance).join("keeper.sock")).unwrap();
+        let peer = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", peer.pid())).unwrap();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+        keepers.push(peer.pid());
+        let name = fs::read_to_string(format!("/proc/{parent}/comm")).unwrap_or_default();
+        if name.trim() == "bwrap" {
+            keepers.push(parent);
+        }
+    }
+    let after = (of(&serving, "Pss:"), private(&serving));
+    let n = INSTANCES as u64;
+    let mean = |pids: &[i32]| (of(pids, "Rss:") / n, of(pids, "Pss:") / n, private(pids) / n);
+    let (rss, pss, own) = mean(&keepers);
+    eprintln!(
+        "an idle instance, of {n}: {} processes, rss {rss} KiB, pss {pss} KiB, private {own} KiB;",
+        keepers.len()
+    );
+    eprintln!(
+        "  the buildlet grew by pss {} KiB, private {} KiB an instance",
+        after.0.saturating_sub(before.0) / n,
+        after.1.saturating_sub(before.1) / n
+    );
 }

@@ -12,8 +12,9 @@ use crate::instance::Instance;
 use crate::layout::DataDir;
 use crate::program::Program;
 use crate::sandbox::Sandbox;
+use crate::unpack::UnpackLimits;
 use crate::wakeups::Wakeups;
-use motefarm_core::{HostType, InstanceId};
+use motefarm_core::{Clock as _, HostType, InstanceId, SystemClock};
 use motefarm_proto::BUILDLET_PROTOCOL_VERSION;
 use motefarm_proto::convert;
 use motefarm_proto::mote::{BuildletCreateInstanceRequest, BuildletDescription, BuildletReport};
@@ -36,6 +37,8 @@ pub(crate) struct Settings {
     /// Bound of an execution's spooled output where it names none.
     pub(crate) spool_limit_bytes: u64,
     pub(crate) reads_farm_store: bool,
+    /// Bounds of every archive that is unpacked.
+    pub(crate) unpack_limits: UnpackLimits,
 }
 
 /// See the module.
@@ -130,20 +133,32 @@ impl Agent {
     pub(crate) fn use_instance(&self, id: InstanceId) -> Result<Arc<Instance>, AgentError> {
         let instance = self.instances().get(&id).cloned().ok_or(AgentError::NoInstance(id))?;
         instance.check_alive()?;
+        if instance.is_over(SystemClock.now()) {
+            self.leases_changed.notify_one();
+            return Err(AgentError::Ending(id));
+        }
         // The caller knows of its own call; the time of it goes out with the next report.
         instance.touch();
         Ok(instance)
     }
 
-    /// Makes an instance, or finds the one made before, and starts its keeper. Finishes once begun
+    /// Makes an instance, or finds the one made before, and starts its keeper. One that was leased by
+    /// use and is over makes way for a new one. Finishes once begun
     /// only if the caller spawns it.
     pub(crate) async fn create_instance(&self, request: BuildletCreateInstanceRequest) -> Result<String, AgentError> {
         let id = convert::instance_id(&request.instance_id)?;
         let instance = {
             let _creating = self.creating.lock().await;
-            let known = self.instances().get(&id).cloned();
+            let mut known = self.instances().get(&id).cloned();
+            if known.as_ref().is_some_and(|instance| instance.is_over(SystemClock.now())) {
+                self.end_instance(id).await?;
+                known = None;
+            }
             match known {
-                Some(instance) => instance,
+                Some(instance) => {
+                    instance.touch();
+                    instance
+                }
                 None => {
                     if self.instances().len() >= MOST_INSTANCES {
                         return Err(AgentError::Exhausted(format!("this buildlet has {MOST_INSTANCES} instances")));

@@ -1,11 +1,9 @@
 //! An archive of a directory in an instance.
 //!
-//! Everything is opened part by part below the work directory and no link is followed. Names are
+//! Everything is opened below the directory's descriptor and no link is followed. Names are
 //! relative to the directory and in byte order, so equal trees make equal archives. Blocks on its
 //! sink, which is how a slow reader slows it.
 
-use crate::error::AgentError;
-use motefarm_core::WorkPath;
 use motefarm_proto::mote::TarCompression;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use std::ffi::{CStr, CString};
@@ -19,23 +17,8 @@ use std::path::{Path, PathBuf};
 const ZSTD_LEVEL: i32 = 1;
 /// Deeper trees are refused rather than run out of descriptors.
 const MOST_DEPTH: usize = 400;
-
-/// Opens a directory below the work directory.
-pub(crate) fn open_dir(work: &Path, dir: &WorkPath) -> Result<OwnedFd, AgentError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let explain = |error: rustix::io::Errno| match error {
-        rustix::io::Errno::NOENT => AgentError::NoFile(format!("there is no directory {dir}")),
-        rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP => {
-            AgentError::NoFile(format!("{dir} is not a directory, or has a link on its way"))
-        }
-        error => AgentError::io(format!("can not open {dir}"))(error.into()),
-    };
-    let mut at = rustix::fs::open(work, flags, Mode::empty()).map_err(explain)?;
-    for part in dir.parts() {
-        at = rustix::fs::openat(&at, part, flags, Mode::empty()).map_err(explain)?;
-    }
-    Ok(at)
-}
+/// What GNU tar calls a header that holds the long name of the next one.
+const LONG_NAME: &[u8] = b"././@LongLink";
 
 /// Writes the archive of `dir` to `sink`.
 pub(crate) fn write(dir: OwnedFd, compression: TarCompression, sink: impl Write) -> io::Result<()> {
@@ -104,16 +87,15 @@ fn add<W: Write>(
         FileType::Directory => {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let below = rustix::fs::openat(dir, name, flags, Mode::empty())?;
-            let mut header = header(&stat, tar::EntryType::Directory, 0);
-            let mut with_slash = path.as_os_str().to_owned();
-            with_slash.push("/");
-            builder.append_data(&mut header, &with_slash, io::empty())?;
+            let header = header(&stat, tar::EntryType::Directory, 0);
+            let with_slash = [path.as_os_str().as_bytes(), b"/"].concat();
+            append(builder, header, &with_slash, b"", io::empty())?;
             Ok(Some(below))
         }
         FileType::Symlink => {
             let target = rustix::fs::readlinkat(dir, name, Vec::new())?;
-            let mut header = header(&stat, tar::EntryType::Symlink, 0);
-            builder.append_link(&mut header, path, std::ffi::OsStr::from_bytes(target.to_bytes()))?;
+            let header = header(&stat, tar::EntryType::Symlink, 0);
+            append(builder, header, path.as_os_str().as_bytes(), target.to_bytes(), io::empty())?;
             Ok(None)
         }
         FileType::RegularFile => {
@@ -123,8 +105,9 @@ fn add<W: Write>(
             let stat = rustix::fs::fstat(&file)?;
             if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
                 let size = u64::try_from(stat.st_size).unwrap_or(0);
-                let mut header = header(&stat, tar::EntryType::Regular, size);
-                builder.append_data(&mut header, path, Exactly { file, left: size, path })?;
+                let header = header(&stat, tar::EntryType::Regular, size);
+                let content = Exactly { file, left: size, path };
+                append(builder, header, path.as_os_str().as_bytes(), b"", content)?;
             }
             Ok(None)
         }
@@ -133,6 +116,39 @@ fn add<W: Write>(
             Ok(None)
         }
     }
+}
+
+/// Appends an entry under names of any bytes and any length. The `tar` crate's own way of doing it
+/// refuses long names that begin with bytes that are not UTF-8.
+fn append<W: Write>(
+    builder: &mut tar::Builder<W>,
+    mut header: tar::Header,
+    name: &[u8],
+    link: &[u8],
+    content: impl Read,
+) -> io::Result<()> {
+    let fields = header.as_old_mut();
+    for (field, value, kind) in [
+        (&mut fields.linkname, link, tar::EntryType::GNULongLink),
+        (&mut fields.name, name, tar::EntryType::GNULongName),
+    ] {
+        if value.len() > field.len() {
+            let mut long = tar::Header::new_gnu();
+            long.as_old_mut().name[..LONG_NAME.len()].copy_from_slice(LONG_NAME);
+            long.set_entry_type(kind);
+            long.set_mode(0o644);
+            long.set_uid(0);
+            long.set_gid(0);
+            long.set_mtime(0);
+            long.set_size(value.len() as u64 + 1);
+            long.set_cksum();
+            builder.append(&long, value.chain(&b"\0"[..]))?;
+        }
+        let fits = value.len().min(field.len());
+        field[..fits].copy_from_slice(&value[..fits]);
+    }
+    header.set_cksum();
+    builder.append(&header, content)
 }
 
 fn header(stat: &Stat, kind: tar::EntryType, size: u64) -> tar::Header {
@@ -174,6 +190,8 @@ impl Read for Exactly<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files;
+    use motefarm_core::WorkPath;
     use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
@@ -209,7 +227,7 @@ mod tests {
     #[test]
     fn a_tree_is_archived_in_order_with_links_kept_and_sockets_left_out() {
         let dir = tree();
-        let open = || open_dir(dir.path(), &WorkPath::parse("d").unwrap()).unwrap();
+        let open = || files::dir(dir.path(), "dir", &WorkPath::parse("d").unwrap()).unwrap();
         let mut plain = Vec::new();
         write(open(), TarCompression::None, &mut plain).unwrap();
         let long = "n".repeat(150);
@@ -235,13 +253,27 @@ mod tests {
     }
 
     #[test]
-    fn the_way_to_the_directory_follows_no_link() {
-        let dir = tree();
-        symlink("d", dir.path().join("way")).unwrap();
-        for bad in ["way", "way/sub", "missing", "d/b"] {
-            let refused = open_dir(dir.path(), &WorkPath::parse(bad).unwrap());
-            assert!(matches!(refused, Err(AgentError::NoFile(_))), "{bad}");
+    fn long_names_may_be_any_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = [&[0xff_u8][..], &[b'n'; 99], &[0x80; 100]].concat();
+        for length in [100, 101, 200] {
+            let name = std::ffi::OsStr::from_bytes(&bytes[..length]);
+            fs::write(dir.path().join(name), "x").unwrap();
+            symlink(name, dir.path().join(format!("to-{length}"))).unwrap();
         }
+        let mut packed = Vec::new();
+        let top = files::dir(dir.path(), "dir", &WorkPath::root()).unwrap();
+        write(top, TarCompression::None, &mut packed).unwrap();
+        let mut found = Vec::new();
+        for entry in tar::Archive::new(&packed[..]).entries().unwrap() {
+            let entry = entry.unwrap();
+            let link = entry.link_name_bytes().map(|link| link.into_owned());
+            found.push((entry.path_bytes().into_owned(), link));
+        }
+        let names = [100, 101, 200].map(|length| bytes[..length].to_vec());
+        let links = names.iter().map(|name| (format!("to-{}", name.len()).into_bytes(), Some(name.clone())));
+        let expected: Vec<_> = links.chain(names.iter().map(|name| (name.clone(), None))).collect();
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -47,6 +47,12 @@ pub(crate) struct Common {
     /// Bound of the output kept of one execution, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=65_536))]
     pub(crate) spool_limit_mib: u64,
+    /// Bound of what one archive may unpack to, in GiB
+    #[arg(long, value_name = "GIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    pub(crate) unpack_limit_gib: u64,
+    /// Bound of the entries of one archive
+    #[arg(long, value_name = "N", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) unpack_limit_entries: u64,
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,7 @@ use crate::layout::DataDir;
 use crate::program::Program;
 use crate::sandbox::Sandbox;
 use crate::trees::Blobs;
+use crate::unpack::UnpackLimits;
 use anyhow::Context as _;
 use etcetera::BaseStrategy as _;
 use motefarm_core::HostType;
@@ -83,6 +84,11 @@ async fn start(common: &Common, farm_store: Option<&Path>) -> anyhow::Result<Sta
         labels: common.labels.iter().cloned().collect(),
         spool_limit_bytes: common.spool_limit_mib << 20,
         reads_farm_store: farm_store.is_some(),
+        unpack_limits: UnpackLimits {
+            bytes: common.unpack_limit_gib << 30,
+            entries: common.unpack_limit_entries,
+            ..UnpackLimits::default()
+        },
     };
     let blobs = Blobs::open(farm_store, &data).context("can not open the store of blobs")?;
     let agent = Agent::start(data.clone(), identity, settings, sandbox, program)

@@ -35,6 +35,9 @@ pub(crate) enum AgentError {
     /// The caller's: no such file.
     #[error("{0}")]
     NoFile(String),
+    /// The caller's, or of the way to him: what he sends ended before its end.
+    #[error("{0}")]
+    Cut(String),
     /// A keeper or supervisor that does not answer.
     #[error("{0}")]
     Unavailable(String),

@@ -3,6 +3,9 @@
 //! A method that changes something runs to its end even if its caller leaves; one that only streams
 //! stops with its caller.
 
+mod files;
+mod incoming;
+mod outgoing;
 mod status;
 mod tar_stream;
 
@@ -34,6 +37,8 @@ const MOST_STDIN_BYTES: usize = 256 * 1024;
 /// Between SIGTERM and SIGKILL where the caller names none, and at most.
 const DEFAULT_GRACE_MS: u64 = 2000;
 const MOST_GRACE_MS: u64 = 60_000;
+/// Executions that can be asked for by id in one call.
+const MOST_EXECS_LISTED: usize = 1000;
 /// Messages of an upload that wait to be stored.
 const UPLOAD_QUEUE: usize = 2;
 
@@ -53,8 +58,8 @@ impl Service {
 
     fn events(&self, instance: &str, exec: ExecId, offset: u64, follow: bool) -> Result<BoxStream<ExecEvent>, Status> {
         let instance = self.agent.use_instance(id(instance)?)?;
-        let events = exec_events::stream(self.agent.clone(), instance, exec, offset, follow)?;
-        Ok(Box::pin(ReceiverStream::new(events).map(|event| event.map_err(Status::from))))
+        let events = exec_events::stream(&self.agent, instance, exec, offset, follow)?;
+        Ok(Box::pin(events.map(|event| event.map_err(Status::from))))
     }
 
     /// Asks the supervisor of an execution; `None` if it has ended.
@@ -100,6 +105,8 @@ impl Buildlet for Service {
     type ExecuteStream = BoxStream<ExecEvent>;
     type AttachExecStream = BoxStream<ExecEvent>;
     type GetTarStream = BoxStream<TarChunk>;
+    type GetFileStream = BoxStream<FileChunk>;
+    type ListDirStream = BoxStream<DirListing>;
 
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<BuildletDescription>, Status> {
         Ok(Response::new(self.agent.describe()))
@@ -178,11 +185,18 @@ impl Buildlet for Service {
         &self,
         request: Request<BuildletListExecsRequest>,
     ) -> Result<Response<BuildletListExecsResponse>, Status> {
-        let instance = self.agent.use_instance(id(&request.get_ref().instance_id)?)?;
+        let request = request.into_inner();
+        let instance = self.agent.use_instance(id(&request.instance_id)?)?;
+        if request.exec_ids.len() > MOST_EXECS_LISTED {
+            let problem = format!("{} ids; at most {MOST_EXECS_LISTED} a call", request.exec_ids.len());
+            return Err(FieldError::new("exec_ids", problem).into());
+        }
+        let only = request.exec_ids.iter().map(|id| exec_id(id)).collect::<Result<Vec<_>, _>>()?;
         let listed = finish(async move {
             let listing = tokio::task::spawn_blocking(move || {
                 let mut execs = Vec::new();
-                for (id, exec) in instance.all_execs()? {
+                let chosen = if only.is_empty() { instance.all_execs()? } else { instance.some_execs(&only)? };
+                for (id, exec) in chosen {
                     let outcome = exec.outcome()?;
                     let started_at_ms = match &outcome {
                         Some(outcome) => outcome.started_at_ms,
@@ -315,8 +329,47 @@ impl Buildlet for Service {
     async fn get_tar(&self, request: Request<BuildletGetTarRequest>) -> Result<Response<Self::GetTarStream>, Status> {
         let request = request.into_inner();
         let instance = self.agent.use_instance(id(&request.instance_id)?)?;
-        let dir = convert::work_path("dir", &request.dir)?;
-        let chunks = tar_stream::stream(&instance, &dir, request.compression())?;
+        let path = convert::work_path("dir", &request.dir)?;
+        let dir = crate::files::dir(&instance.place().work, "dir", &path)?;
+        let compression = request.compression();
+        let chunks = outgoing::stream(instance, move |chunks| tar_stream::send(chunks, dir, compression));
         Ok(Response::new(Box::pin(ReceiverStream::new(chunks))))
+    }
+
+    async fn put_file(
+        &self,
+        request: Request<Streaming<BuildletPutFileRequest>>,
+    ) -> Result<Response<PutFileResponse>, Status> {
+        Ok(Response::new(self.put_file_from(request.into_inner()).await?))
+    }
+
+    async fn put_tar(
+        &self,
+        request: Request<Streaming<BuildletPutTarRequest>>,
+    ) -> Result<Response<PutTarResponse>, Status> {
+        Ok(Response::new(self.put_tar_from(request.into_inner()).await?))
+    }
+
+    async fn get_file(
+        &self,
+        request: Request<BuildletGetFileRequest>,
+    ) -> Result<Response<Self::GetFileStream>, Status> {
+        let chunks = self.file_chunks(request.into_inner()).await?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(chunks))))
+    }
+
+    async fn list_dir(
+        &self,
+        request: Request<BuildletListDirRequest>,
+    ) -> Result<Response<Self::ListDirStream>, Status> {
+        let pages = self.listing(request.into_inner())?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(pages))))
+    }
+
+    async fn remove_paths(
+        &self,
+        request: Request<BuildletRemovePathsRequest>,
+    ) -> Result<Response<RemovePathsResponse>, Status> {
+        Ok(Response::new(self.remove(request.into_inner()).await?))
     }
 }

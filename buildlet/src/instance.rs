@@ -2,11 +2,13 @@
 //!
 //! What this holds in memory is a reading of the directory; losing it costs a scan.
 
+mod leased_by_use;
 mod meta;
 mod running;
 
 use crate::error::AgentError;
 use crate::exec_dir::{ExecDir, Standing};
+use crate::files::Place;
 use crate::keeper::Arguments;
 use crate::keeper_client::{self, Connection};
 use crate::layout::instance;
@@ -19,6 +21,7 @@ use motefarm_proto::convert;
 use motefarm_proto::mote::{BuildletCreateInstanceRequest, InstanceLimits, InstanceReport, KeeperDeadline};
 use prost::Message as _;
 use running::Running;
+pub(crate) use running::Watcher;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
@@ -43,6 +46,8 @@ pub(crate) struct Instance {
     terms: LeaseTerms,
     grace: Duration,
     limits: InstanceLimits,
+    /// Nobody but us renews its lease.
+    leased_by_use: bool,
     state: Mutex<State>,
     /// Held while a keeper is looked for and started.
     keeper: tokio::sync::Mutex<()>,
@@ -67,8 +72,12 @@ impl Instance {
     /// Makes the directory, whole or not at all.
     pub(crate) fn create(dir: PathBuf, mut request: BuildletCreateInstanceRequest) -> Result<Self, AgentError> {
         let now = SystemClock.now();
+        if request.leased_by_use {
+            request.terms = Some(leased_by_use::terms(request.terms.unwrap_or_default()));
+            (request.expires_at_ms, request.grace_ms) = (0, 0);
+        }
         let terms = convert::lease_terms(&request.terms.unwrap_or_default())?;
-        if request.expires_at_ms == 0 {
+        if request.expires_at_ms == 0 && !request.leased_by_use {
             request.expires_at_ms = (now + terms.idle_timeout).as_millis();
         }
         let mut temporary = dir.clone().into_os_string();
@@ -100,7 +109,17 @@ impl Instance {
         let last_use = used.duration_since(UNIX_EPOCH).map_or(Timestamp::EPOCH, |since| Timestamp::EPOCH + since);
         let born = fs::read_to_string(dir.join(instance::BORN)).map_err(failed(instance::BORN))?;
         let born = born.trim().parse().map_or(last_use, Timestamp::from_millis);
+        let staging = dir.join(instance::STAGING);
+        // What was not whole when the last buildlet died.
+        if let Err(error) = crate::wipe::empty(&staging)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %staging.display(), %error, "half-written files could not be removed");
+        }
         let loaded = Self::from_parts(dir, meta, born, last_use)?;
+        if loaded.leased_by_use {
+            return Ok(loaded);
+        }
         // The news may have come while no buildlet ran: whoever has it gets time to tell.
         Ok(Self { not_before: SystemClock.now() + NEWS_PATIENCE, ..loaded })
     }
@@ -117,6 +136,7 @@ impl Instance {
             terms: convert::lease_terms(&meta.terms.unwrap_or_default())?,
             grace: Duration::from_millis(meta.grace_ms),
             limits: meta.limits.unwrap_or_default(),
+            leased_by_use: meta.leased_by_use,
             dir,
             born,
             not_before: Timestamp::EPOCH,
@@ -145,6 +165,11 @@ impl Instance {
         self.dir.join(instance::WORK)
     }
 
+    /// Where file work takes place.
+    pub(crate) fn place(&self) -> Place {
+        Place { work: self.work_dir(), staging: self.dir.join(instance::STAGING) }
+    }
+
     pub(crate) fn execs_dir(&self) -> PathBuf {
         self.dir.join(instance::EXECS)
     }
@@ -168,6 +193,12 @@ impl Instance {
         spec: &motefarm_proto::mote::SupervisorSpec,
     ) -> Result<ExecDir, AgentError> {
         ExecDir::create(self.exec_path(id), spec)
+    }
+
+    /// Those of these executions that are here.
+    pub(crate) fn some_execs(&self, ids: &[ExecId]) -> Result<Vec<(ExecId, ExecDir)>, AgentError> {
+        let found = ids.iter().map(|id| Ok(self.find_exec(*id)?.map(|exec| (*id, exec))));
+        found.filter_map(Result::transpose).collect()
     }
 
     /// Every execution with its directory, in no order. Those that can not be read are logged.
@@ -217,6 +248,9 @@ impl Instance {
 
     /// Learns when the lease ends now; `true` if that is news.
     pub(crate) fn set_lease_end(&self, expires_at: Timestamp) -> Result<bool, AgentError> {
+        if self.leased_by_use {
+            return Ok(false);
+        }
         let (meta, last_use) = {
             let mut state = self.state();
             if state.meta.expires_at_ms == expires_at.as_millis() {
@@ -359,7 +393,7 @@ mod tests {
             terms: Some(terms),
             expires_at_ms: 0,
             grace_ms: 1000,
-            limits: None,
+            ..Default::default()
         };
         Instance::create(dir.join(id), request).unwrap()
     }
@@ -379,6 +413,35 @@ mod tests {
         assert_eq!((loaded.id, loaded.born), (made.id, made.born));
         assert_eq!(loaded.ends_at(made.born), later + Duration::from_secs(1));
         assert_eq!(loaded.report().last_use_ms, made.report().last_use_ms);
+    }
+
+    #[test]
+    fn a_lease_by_use_knows_no_coordinator_and_outlives_the_buildlet() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = Uuid::new_v4().to_string();
+        let request = BuildletCreateInstanceRequest {
+            instance_id: id.clone(),
+            terms: Some(terms(0, 3_600_000, 0)),
+            expires_at_ms: i64::MAX,
+            grace_ms: 1 << 40,
+            leased_by_use: true,
+            ..Default::default()
+        };
+        let made = Instance::create(dir.path().join(id), request).unwrap();
+        let minute = Duration::from_secs(60);
+        assert_eq!(made.ends_at(made.born), made.born + 30 * minute);
+        assert!(!made.set_lease_end(made.born + 500 * minute).unwrap());
+        std::fs::create_dir(made.place().staging).unwrap();
+        std::fs::write(made.place().staging.join("half"), "x").unwrap();
+        let loaded = Instance::load(made.dir.clone()).unwrap();
+        assert_eq!(loaded.ends_at(made.born), made.born + 30 * minute, "no patience for news that can not come");
+        assert!(!loaded.is_over(made.born + 29 * minute) && loaded.is_over(made.born + 30 * minute));
+        assert_eq!(std::fs::read_dir(loaded.place().staging).unwrap().count(), 0);
+        let exec = ExecId::from_uuid(Uuid::new_v4());
+        loaded.note_running(exec);
+        assert!(!loaded.is_over(made.born + 59 * minute), "what runs renews it");
+        assert!(loaded.is_over(made.born + 60 * minute), "but not past its longest life");
+        assert_eq!(loaded.keeper_ends_at(made.born), made.born + 60 * minute + KEEPER_SLACK);
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(crate) mod instance {
     pub(crate) const TMP: &str = "tmp";
     /// The sandbox's /home/mote.
     pub(crate) const HOME: &str = "home";
+    /// Files that are not whole yet. Made when it is needed, emptied when a buildlet starts.
+    pub(crate) const STAGING: &str = "staging";
     /// The keeper's socket.
     pub(crate) const KEEPER: &str = "keeper.sock";
     /// What the keeper and bubblewrap had to say.

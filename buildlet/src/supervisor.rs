@@ -13,6 +13,7 @@ mod leader;
 mod limits;
 pub(crate) mod outcome;
 mod outputs;
+mod pace;
 pub(crate) mod place;
 mod pumping;
 mod settling;
@@ -37,6 +38,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use outputs::OutputPipe;
+use pace::Pace;
 use prost::Message as _;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -119,6 +121,9 @@ struct Supervisor {
     buffer: Buffer,
     /// A frame the disk had no room for: its stream, time and length in the buffer.
     unwritten: Option<(OutputStream, i64, usize)>,
+    pace: Pace,
+    /// To let a dribble gather.
+    nap: Option<Duration>,
     /// Whether that has been noted: once, not five times a second.
     disk_noted: bool,
     stdin: Stdin,
@@ -202,6 +207,8 @@ impl Supervisor {
             outputs,
             buffer: Buffer::new(),
             unwritten: None,
+            pace: Pace::default(),
+            nap: None,
             disk_noted: false,
             stdin,
             waiting_stdin: None,
@@ -238,6 +245,9 @@ impl Supervisor {
             self.mind_the_time();
             if self.settle() {
                 return;
+            }
+            if let Some(nap) = self.nap.take().filter(|_| self.exit.is_none()) {
+                std::thread::sleep(nap);
             }
         }
     }

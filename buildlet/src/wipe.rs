@@ -1,40 +1,86 @@
-//! Removing what an instance leaves behind.
+//! Removing directories whole: what an instance leaves behind, and what its user has no use for.
 //!
 //! Works below directory descriptors and follows no link, so nothing outside can be reached; makes
 //! unwritable directories writable first; and moves deep ones up instead of descending, so that no
 //! tree is too deep.
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use motefarm_cas::beneath::{DIRECTORY, mode_of, open_dir, permitted, stat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, fchmod, fstat, renameat, unlinkat};
+use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use uuid::Uuid;
 
 /// Deeper directories are moved up to the top and removed from there.
 const MOST_DEPTH: usize = 48;
 
+/// How often a directory is emptied again because a command goes on filling it.
+const MOST_ROUNDS: usize = 64;
+
 /// Empties `dir`, which itself stays. Blocks for as long as it takes. An error names the first thing
 /// that would not go; the rest was removed all the same.
 pub(crate) fn empty(dir: &Path) -> io::Result<()> {
-    let top = open(rustix::fs::CWD, dir)?;
-    let mut wiper = Wiper { top: &top, moved: 0, problem: None };
-    loop {
-        let before = wiper.moved;
-        wiper.clear(top.as_fd(), 0);
-        if wiper.moved == before || wiper.problem.is_some() {
-            break;
-        }
-    }
-    wiper.problem.map_or(Ok(()), Err)
+    empty_live(rustix::fs::open(dir, DIRECTORY, Mode::empty())?).map(drop)
 }
 
-fn open(at: BorrowedFd<'_>, name: impl rustix::path::Arg) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    Ok(rustix::fs::openat(at, name, flags, Mode::empty())?)
+/// The same, counting what went, for a directory that commands still use.
+pub(crate) fn empty_live(dir: OwnedFd) -> io::Result<u64> {
+    let mut wiper =
+        Wiper { top: &dir, prefix: Uuid::new_v4().simple().to_string(), moved: 0, removed: 0, problem: None };
+    let mut rounds = 0;
+    loop {
+        let (before, removed) = (wiper.moved, wiper.removed);
+        wiper.clear(dir.as_fd(), 0);
+        rounds += 1;
+        // A directory that was found filled again has its problem noted only if it stays so.
+        if wiper.moved != before && wiper.problem.is_none() {
+            continue;
+        }
+        let refilled = wiper.problem.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::DirectoryNotEmpty);
+        if !refilled || wiper.removed == removed || rounds == MOST_ROUNDS {
+            break;
+        }
+        wiper.problem = None;
+    }
+    wiper.problem.map_or(Ok(wiper.removed), Err)
+}
+
+/// Removes the entry `name` of `parent` with all below it and answers how many entries went; none
+/// is no error. An error may come after some of it went.
+pub(crate) fn remove(parent: impl AsFd, name: &[u8]) -> io::Result<u64> {
+    let mut removed = 0;
+    for _ in 0..MOST_ROUNDS {
+        match permitted(&parent, || unlinkat(&parent, name, AtFlags::empty())) {
+            Ok(()) => return Ok(removed + 1),
+            Err(Errno::NOENT) => return Ok(removed),
+            // Linux says the first of a directory, POSIX the second.
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let dir = match open_dir(&parent, name) {
+            Err(Errno::NOENT) => return Ok(removed),
+            // Replaced a moment ago.
+            Err(Errno::NOTDIR | Errno::LOOP) => continue,
+            dir => dir?,
+        };
+        removed += empty_live(dir)?;
+        match permitted(&parent, || unlinkat(&parent, name, AtFlags::REMOVEDIR)) {
+            Ok(()) => return Ok(removed + 1),
+            Err(Errno::NOENT) => return Ok(removed),
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Err(Errno::NOTEMPTY.into())
 }
 
 struct Wiper<'a> {
     top: &'a OwnedFd,
+    /// Of names that nothing else has.
+    prefix: String,
     moved: u64,
+    removed: u64,
     problem: Option<io::Error>,
 }
 
@@ -55,50 +101,45 @@ impl Wiper<'_> {
             }
             let is_dir = match entry.file_type() {
                 FileType::Directory => true,
-                FileType::Unknown => rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+                FileType::Unknown => stat(dir, name.to_bytes())
                     .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory),
                 _ => false,
             };
-            let removed = if is_dir {
-                self.remove_dir(dir, name, depth)
+            let gone = if is_dir {
+                self.remove_dir(dir, name.to_bytes(), depth)
             } else {
-                rustix::fs::unlinkat(dir, name, AtFlags::empty())
+                permitted(dir, || unlinkat(dir, name, AtFlags::empty())).map(|()| true)
             };
-            if let Err(error) = removed
-                && error != rustix::io::Errno::NOENT
-            {
-                self.blame(&name.to_string_lossy(), error);
+            match gone {
+                Ok(true) => self.removed += 1,
+                Ok(false) | Err(Errno::NOENT) => {}
+                Err(error) => self.blame(&name.to_string_lossy(), error),
             }
         }
     }
 
-    fn remove_dir(&mut self, parent: BorrowedFd<'_>, name: &std::ffi::CStr, depth: usize) -> rustix::io::Result<()> {
-        match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
-            Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => {}
-            done => return done,
+    /// Whether it is gone: one too deep is only moved up, to be seen again from there.
+    fn remove_dir(&mut self, parent: BorrowedFd<'_>, name: &[u8], depth: usize) -> Result<bool, Errno> {
+        match permitted(parent, || unlinkat(parent, name, AtFlags::REMOVEDIR)) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+            done => return done.map(|()| true),
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let dir = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
-            Err(rustix::io::Errno::ACCESS) => {
-                // Ours, and known to be a directory a moment ago. Should a link have taken its
-                // place, the open below refuses it; processes that could do that are dead by now.
-                rustix::fs::chmodat(parent, name, Mode::RWXU, AtFlags::empty())?;
-                rustix::fs::openat(parent, name, flags, Mode::empty())?
-            }
-            opened => opened?,
-        };
+        let dir = open_dir(parent, name)?;
         // Removing its entries takes write permission.
-        rustix::fs::fchmod(&dir, Mode::RWXU)?;
+        if mode_of(&fstat(&dir)?) & 0o700 != 0o700 {
+            fchmod(&dir, Mode::RWXU)?;
+        }
         if depth >= MOST_DEPTH {
             self.moved += 1;
-            let up = format!("deep-{}", self.moved);
-            return rustix::fs::renameat(parent, name, self.top, up.as_str());
+            let up = format!(".deep-{}-{}", self.prefix, self.moved);
+            renameat(parent, name, self.top, up.as_str())?;
+            return Ok(false);
         }
         self.clear(dir.as_fd(), depth + 1);
-        rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+        unlinkat(parent, name, AtFlags::REMOVEDIR).map(|()| true)
     }
 
-    fn blame(&mut self, what: &str, error: rustix::io::Errno) {
+    fn blame(&mut self, what: &str, error: Errno) {
         self.problem.get_or_insert_with(|| {
             let cause = io::Error::from(error);
             io::Error::new(cause.kind(), format!("{what}: {cause}"))

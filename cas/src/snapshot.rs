@@ -14,16 +14,24 @@
 
 mod assemble;
 mod error;
+#[cfg(unix)]
+mod from_tar;
 mod git;
 mod go_tree;
 mod hash;
 mod options;
 mod platform;
+#[cfg(unix)]
+mod stored;
 mod walk;
 
 pub use crate::stat_cache::StatCache;
 pub use error::SnapshotError;
+#[cfg(unix)]
+pub use from_tar::{FromTarError, FromTarLimits, TarSnapshot, from_tar};
 pub use options::SnapshotOptions;
+#[cfg(unix)]
+pub use stored::{StoredTree, StoredTreeError, stored_tree};
 
 use crate::batch::{Content, LocalBlob};
 use bytes::Bytes;

@@ -32,6 +32,7 @@ mod put;
 mod read_store;
 mod record;
 mod recover;
+mod unnamed;
 mod upload;
 mod verify;
 
@@ -41,6 +42,7 @@ pub use limits::StoreLimits;
 pub use pins::PinGuard;
 pub use put::PutSummary;
 pub use read_store::ReadStore;
+pub use unnamed::Unnamed;
 pub use upload::Upload;
 pub use verify::VerifyReport;
 

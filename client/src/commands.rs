@@ -6,28 +6,52 @@ mod cancel;
 mod create;
 mod destroy;
 mod execs;
+mod get;
 mod gettar;
+mod group;
 mod list;
 mod logs;
+mod ls;
+mod pages;
 mod ping;
 mod push;
+mod put;
+mod putbootstrap;
+mod puttar;
+mod renew;
+mod rm;
 mod run;
+mod snapshot;
+
+pub(crate) use pages::{completions, man};
 
 use crate::cli::Verb;
-use crate::connection::Farm;
+use crate::connection::{Farm, Place};
 use crate::error::Error;
 use crate::exit_code::ExitStatus;
+use crate::group::ActiveGroup;
 use crate::printer::Printer;
 use crate::run_record::Runs;
 use crate::settings::Settings;
+use crate::targets::Resolver;
 
 /// What every verb may use.
 pub(crate) struct Context {
     pub(crate) settings: Settings,
+    pub(crate) group: ActiveGroup,
     pub(crate) printer: Printer,
 }
 
 impl Context {
+    /// A buildlet that is addressed directly is named, and knows no groups.
+    pub(crate) fn new(settings: Settings, group: ActiveGroup, printer: Printer) -> Self {
+        let group = match settings.place {
+            Place::Direct(_) => ActiveGroup::Nobody,
+            Place::Farm { .. } => group,
+        };
+        Self { settings, group, printer }
+    }
+
     async fn connect(&self) -> Result<Farm, Error> {
         Farm::connect(&self.settings.place, self.printer).await
     }
@@ -35,50 +59,37 @@ impl Context {
     fn runs(&self) -> Runs {
         Runs::new(self.settings.dirs.runs())
     }
+
+    /// Decides whom a command acts on; `shape` is how to write it.
+    const fn resolver<'a>(&'a self, farm: &'a Farm, shape: &'a str) -> Resolver<'a> {
+        Resolver { farm, printer: self.printer, group: &self.group, shape }
+    }
 }
 
 /// Does what was typed.
 pub(crate) async fn act(context: &Context, verb: Verb) -> Result<ExitStatus, Error> {
     match verb {
         Verb::Create(create) => create::act(context, create).await,
-        Verb::List(list) => list::act(context, list.all).await,
+        Verb::List(list) => list::act(context, list).await,
         Verb::Ping(ping) => ping::act(context, ping.instances).await,
+        Verb::Renew(renew) => renew::act(context, renew.instances).await,
+        Verb::Destroy(destroy) => destroy::act(context, destroy).await,
+        Verb::Group(group) => group::act(context, group.verb).await,
         Verb::Push(push) => push::act(context, push).await,
+        Verb::Put(put) => put::act(context, put).await,
+        Verb::Puttar(puttar) => puttar::act(context, puttar).await,
+        Verb::Putbootstrap(put) => putbootstrap::act(context, put.instances).await,
+        Verb::Get(get) => get::act(context, get.words).await,
+        Verb::Gettar(gettar) => gettar::act(context, gettar).await,
+        Verb::Ls(ls) => ls::act(context, ls).await,
+        Verb::Rm(rm) => rm::act(context, rm.words).await,
+        Verb::Snapshot(snapshot) => snapshot::act(context, snapshot.verb).await,
         Verb::Run(run) => run::act(context, run).await,
         Verb::Attach(attach) => attach::act(context, attach).await,
         Verb::Logs(logs) => logs::act(context, logs).await,
         Verb::Cancel(cancel) => cancel::act(context, cancel).await,
-        Verb::Gettar(gettar) => gettar::act(context, gettar).await,
-        Verb::Destroy(destroy) => destroy::act(context, destroy.instances).await,
         Verb::Admin(admin) => admin::act(context, admin).await,
-    }
-}
-
-/// What became of one of several things asked for together.
-async fn each<T>(
-    printer: Printer,
-    names: Vec<String>,
-    act: impl AsyncFn(&str) -> Result<T, Error>,
-) -> Result<Vec<(String, T)>, (Vec<(String, T)>, Error)> {
-    let asked = names.len();
-    let all = futures_util::future::join_all(names.iter().map(|name| act(name))).await;
-    let mut done = Vec::with_capacity(asked);
-    let mut failures = Vec::new();
-    for (name, result) in names.into_iter().zip(all) {
-        match result {
-            Ok(value) => done.push((name, value)),
-            Err(error) => failures.push(error),
-        }
-    }
-    match failures.len() {
-        0 => Ok(done),
-        // The one error is the answer.
-        1 if asked == 1 => Err((done, failures.remove(0))),
-        failed => {
-            for failure in &failures {
-                printer.warning(failure);
-            }
-            Err((done, Error::Some { failed, asked }))
-        }
+        Verb::Completions(flags) => completions(context.printer, flags.shell),
+        Verb::Man(flags) => man(context.printer, flags.dir.as_deref()),
     }
 }

@@ -1,5 +1,6 @@
 //! The one connection to the farm, and calls over it that survive its restarts.
 
+use crate::direct::{self, DirectFarm, Transport};
 use crate::error::{Error, io_words};
 use crate::printer::Printer;
 use crate::resume::Retry;
@@ -9,19 +10,18 @@ use motefarm_proto::MAX_MESSAGE_BYTES;
 use motefarm_proto::mote::admin_client::AdminClient;
 use motefarm_proto::mote::farm_client::FarmClient;
 use motefarm_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
+use motefarm_proto::reapi::{FindMissingBlobsRequest, FindMissingBlobsResponse};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
 /// Longest wait for the answer of a short call before it is taken for lost and repeated.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Whom to talk to. (Direct addressing of a listening buildlet, `TYPE@host:port`, becomes a
-/// variant beside this one.)
+/// Whom to talk to.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Place {
     /// A coordinator.
@@ -33,16 +33,30 @@ pub(crate) enum Place {
         /// Who is asking.
         token: String,
     },
+    /// Listening buildlets, without a coordinator.
+    Direct(direct::Place),
 }
 
-/// A channel that says who is asking.
-pub(crate) type Authorized = InterceptedService<Channel, Bearer>;
+impl Place {
+    /// What run records know it by.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Farm { address, .. } => address,
+            Self::Direct(place) => place.name(),
+        }
+    }
+}
+
+/// A transport that says who is asking.
+pub(crate) type Authorized = Transport;
+
+/// The farm's service.
+pub(crate) type Client = FarmClient<Authorized>;
 
 /// A farm in contact.
 #[derive(Clone)]
 pub(crate) struct Farm {
-    channel: Channel,
-    bearer: Bearer,
+    transport: Transport,
     address: String,
     printer: Printer,
 }
@@ -50,7 +64,13 @@ pub(crate) struct Farm {
 impl Farm {
     /// First contact: fails within [`dial::CONNECT_TIMEOUT`], naming address and cause.
     pub(crate) async fn connect(place: &Place, printer: Printer) -> Result<Self, Error> {
-        let Place::Farm { address, ca_pem, token } = place;
+        let (address, ca_pem, token) = match place {
+            Place::Farm { address, ca_pem, token } => (address, ca_pem, token),
+            Place::Direct(place) => {
+                let transport = Transport::to_buildlets(DirectFarm::connect(place).await?);
+                return Ok(Self { transport, address: place.name().to_owned(), printer });
+            }
+        };
         let broken = |problem: String| Error::Settings {
             problem,
             next: "take the farm's profile anew from its coordinator or admin".to_owned(),
@@ -67,7 +87,8 @@ impl Farm {
             cause: io_words(&error.cause),
             refused: error.cause.kind() == io::ErrorKind::ConnectionRefused,
         })?;
-        Ok(Self { channel, bearer, address: address.clone(), printer })
+        let transport = Transport::Farm(InterceptedService::new(channel, bearer));
+        Ok(Self { transport, address: address.clone(), printer })
     }
 
     /// Where it is.
@@ -77,22 +98,32 @@ impl Farm {
 
     /// The farm's service, once, without retries.
     pub(crate) fn client(&self) -> FarmClient<Authorized> {
-        FarmClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+        FarmClient::new(self.transport.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// The admins' service, without retries.
     pub(crate) fn admin(&self) -> AdminClient<Authorized> {
-        AdminClient::with_interceptor(self.channel.clone(), self.bearer.clone())
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        AdminClient::new(self.transport.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// The farm's content-addressed storage, as the Remote Execution API has it.
-    pub(crate) fn storage(&self) -> ContentAddressableStorageClient<Authorized> {
-        ContentAddressableStorageClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+    fn storage(&self) -> ContentAddressableStorageClient<Authorized> {
+        ContentAddressableStorageClient::new(self.transport.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Those of these blobs that its store lacks.
+    pub(crate) async fn missing_blobs(
+        &self,
+        request: FindMissingBlobsRequest,
+    ) -> Result<Response<FindMissingBlobsResponse>, Status> {
+        match self.transport.buildlets() {
+            Some(buildlets) => buildlets.missing_blobs(request).await,
+            None => self.storage().find_missing_blobs(request).await,
+        }
     }
 
     /// Whether it is on this machine, where compressing costs more than it saves.
@@ -146,8 +177,9 @@ impl Farm {
     }
 }
 
-/// Whether `host:port` names this machine alone.
+/// Whether `host:port`, or a direct address with its port, names this machine alone.
 pub(crate) fn is_loopback(address: &str) -> bool {
+    let address = address.rsplit_once('@').map_or(address, |(_, address)| address);
     let host = dial::split_address(address).map_or("", |(host, _)| host);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -159,7 +191,8 @@ pub(crate) async fn opened<T>(
     within(CALL_DEADLINE, answer).await.map(Response::into_inner)
 }
 
-async fn within<T>(
+/// An answer within a deadline.
+pub(crate) async fn within<T>(
     deadline: Duration,
     answer: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<Response<T>, Status> {
@@ -174,7 +207,7 @@ mod tests {
 
     #[test]
     fn only_this_machine_is_loopback() {
-        for here in ["localhost:1", "127.0.0.1:8119", "127.9.9.9:1", "[::1]:5936"] {
+        for here in ["localhost:1", "127.0.0.1:8119", "127.9.9.9:1", "[::1]:5936", "linux-amd64@127.0.0.1:5936"] {
             assert!(is_loopback(here), "{here}");
         }
         for elsewhere in ["farm:8119", "10.0.0.1:1", "[::]:1", "localhost.example:1", "nonsense"] {

@@ -15,5 +15,14 @@ pub(crate) const CONFIG_DIR: &str = "MOTE_CONFIG_DIR";
 pub(crate) const CACHE_DIR: &str = "MOTE_CACHE_DIR";
 /// Set and not empty: no colours (<https://no-color.org>).
 pub(crate) const NO_COLOR: &str = "NO_COLOR";
-/// The Go tree that `push` takes when neither `-C` nor a git checkout names another.
+/// The Go tree that `push` takes unless `-C` names another.
 pub(crate) const GOROOT: &str = "GOROOT";
+/// Who is at the keyboard, in the order they are asked: names one's own instance of a buildlet
+/// that is addressed directly.
+pub(crate) const USER_NAMES: [&str; 3] = ["USER", "LOGNAME", "USERNAME"];
+/// The bootstrap toolchain that `push` of a Go tree brings to `go1.4`.
+pub(crate) const GOROOT_BOOTSTRAP: &str = "GOROOT_BOOTSTRAP";
+/// The group that commands without an instance act on.
+pub(crate) const GROUP: &str = "MOTE_GROUP";
+/// The same for those who come from gomote; [`GROUP`] wins.
+pub(crate) const GOMOTE_GROUP: &str = "GOMOTE_GROUP";

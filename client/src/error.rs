@@ -35,6 +35,16 @@ pub(crate) enum Error {
         /// Nobody listens there.
         refused: bool,
     },
+    /// First contact with a listening buildlet failed.
+    #[error("can not reach the buildlet at {address}: {cause}")]
+    NoBuildlet {
+        /// Where.
+        address: String,
+        /// Why, in words.
+        cause: String,
+        /// Nobody listens there.
+        refused: bool,
+    },
     /// Contact was lost and did not come back within the budget.
     #[error("could not {doing}: no contact for {} ({cause})", crate::human::duration(*.budget))]
     Lost {
@@ -149,7 +159,7 @@ impl Error {
         match self {
             Self::Usage { .. } => ExitStatus::Usage,
             Self::Settings { .. } | Self::Refused { code: Code::Unauthenticated, .. } => ExitStatus::Settings,
-            Self::Unreachable { .. } | Self::Lost { .. } => ExitStatus::Unreachable,
+            Self::Unreachable { .. } | Self::NoBuildlet { .. } | Self::Lost { .. } => ExitStatus::Unreachable,
             Self::Refused { .. } | Self::Protocol { .. } | Self::Some { .. } => ExitStatus::Failed,
             Self::Local { .. } => ExitStatus::LocalFile,
             Self::Interrupted => ExitStatus::Interrupted,
@@ -162,7 +172,7 @@ impl Error {
         match self {
             Self::Usage { .. } => "usage",
             Self::Settings { .. } => "settings",
-            Self::Unreachable { .. } => "unreachable",
+            Self::Unreachable { .. } | Self::NoBuildlet { .. } => "unreachable",
             Self::Lost { .. } => "lost",
             Self::Refused { code, .. } => code_word(*code),
             Self::Protocol { .. } => "protocol",
@@ -181,6 +191,8 @@ impl Error {
             Self::Unreachable { .. } => {
                 Some("check the address (--server, MOTE_SERVER or the profile) and the network")
             }
+            Self::NoBuildlet { refused: true, .. } => Some("is `mote-buildlet listen` running there, on that port?"),
+            Self::NoBuildlet { .. } => Some("check the address behind the @ and the network"),
             Self::Lost { .. } => Some("every request is safe to repeat: run the same command again"),
             Self::Refused { code, .. } => match code {
                 Code::Unauthenticated => Some(

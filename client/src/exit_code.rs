@@ -22,6 +22,11 @@ Exit codes of mote run and mote attach:
   130    the command was cancelled
   255    ours: codes 1, 3, 4 and 5 above, a lost execution, output over its limit, or the command
          still runs because mote itself was told to end. (Wrong usage is still 2.)
+On several instances mote run and mote attach end with
+    0  all commands ended with 0
+    1  at least one did not
+  255  at least one of the reasons for 255 above
+
 With --json the last line on stdout says for certain which it was.";
 
 /// How the program ends.
@@ -81,6 +86,12 @@ pub(crate) fn is_help_topic(args: &[OsString]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_in_the_docs_is_this_one() {
+        let docs = include_str!("../../docs/exit-codes.md");
+        assert!(docs.contains(&format!("```text\n{TABLE}\n```")), "docs/exit-codes.md is not `mote help exit-codes`");
+    }
 
     #[test]
     fn every_fixed_code_is_on_the_page() {

@@ -15,7 +15,7 @@ use crate::connection::Farm;
 use crate::error::Error;
 use crate::human;
 use crate::output_file::OutputFile;
-use crate::printer::{Passthrough, Printer};
+use crate::printer::{Named, Passthrough, Printer};
 use crate::signals::{Asked, Signals};
 use acks::Acks;
 use futures_util::StreamExt as _;
@@ -49,6 +49,8 @@ pub(crate) struct Watch {
 pub(crate) enum Show {
     /// As it is, on our stdout and stderr.
     Raw(Passthrough),
+    /// The same, beside others' output.
+    Named(Named),
     /// One JSON object a piece (`logs --json`).
     JsonLines,
     /// Nowhere: the file has it (`run --json`).
@@ -68,7 +70,12 @@ pub(crate) struct Broken {
 #[derive(Debug)]
 pub(crate) enum End {
     /// The command is over.
-    Outcome(ExecOutcome),
+    Outcome {
+        /// How it ended.
+        outcome: ExecOutcome,
+        /// Somebody pressed Ctrl-C while it ran.
+        interrupted: bool,
+    },
     /// All there is now was shown (`logs` without `-f`).
     UpToDate,
     /// We were told to go, and left it running.
@@ -145,6 +152,7 @@ impl Loop<'_> {
         self.shown += pieces.iter().map(|(_, data)| data.len() as u64).sum::<u64>();
         let shown = match &mut self.show {
             Show::Raw(terminal) => terminal.show(pieces),
+            Show::Named(named) => named.show(pieces),
             Show::JsonLines => json_lines::print(self.printer, from, &pieces),
             Show::Nowhere => Ok(()),
         };
@@ -158,7 +166,7 @@ impl Loop<'_> {
             self.printer.warning(format_args!("the instance's lease ends in {}{reason}", human::duration(left)));
         }
         Ok(match outcome {
-            Some(outcome) => Some(End::Outcome(outcome)),
+            Some(outcome) => Some(End::Outcome { outcome, interrupted: self.interrupts > 0 }),
             None => at_end.then_some(End::UpToDate),
         })
     }
@@ -238,7 +246,15 @@ impl Loop<'_> {
 
     /// The terminal may be slower than the farm; the user may not want to wait for it.
     async fn drain(mut self, signals: &mut Signals, end: End) -> Result<End, Error> {
-        let Show::Raw(terminal) = &mut self.show else { return Ok(end) };
+        let terminal = match &mut self.show {
+            Show::Raw(terminal) => terminal,
+            // Whoever opened it waits for it.
+            Show::Named(named) => match named.finish() {
+                Err(Error::StdoutClosed) if self.owns => return Ok(end),
+                other => return other.map(|()| end),
+            },
+            Show::JsonLines | Show::Nowhere => return Ok(end),
+        };
         tokio::select! {
             drained = terminal.drained() => match drained {
                 Err(Error::StdoutClosed) if self.owns => Ok(end),
@@ -253,35 +269,38 @@ impl Show {
     fn has_room(&self) -> bool {
         match self {
             Self::Raw(terminal) => terminal.has_room(),
+            Self::Named(named) => named.has_room(),
             Self::JsonLines | Self::Nowhere => true,
         }
     }
 
     async fn room(&self) {
-        if let Self::Raw(terminal) = self {
-            terminal.room().await;
+        match self {
+            Self::Raw(terminal) => terminal.room().await,
+            Self::Named(named) => named.room().await,
+            Self::JsonLines | Self::Nowhere => {}
         }
     }
 }
 
-/// What a person must hear of an outcome besides the exit code.
-pub(crate) fn explain(printer: Printer, outcome: &ExecOutcome) {
+/// What a person must hear of an outcome besides the exit code; `what` is "the command", or which.
+pub(crate) fn explain(printer: Printer, what: &str, outcome: &ExecOutcome) {
     let reason = if outcome.reason.is_empty() { String::new() } else { format!(": {}", outcome.reason) };
     match outcome.ending {
         Ending::Exited(0) => {}
-        Ending::Exited(code) => printer.message(format_args!("the command exited with {code}")),
+        Ending::Exited(code) => printer.message(format_args!("{what} exited with {code}")),
         Ending::Signaled(signal) => {
             let name = signal_name(signal).map(|name| format!(" ({name})")).unwrap_or_default();
-            printer.message(format_args!("the command was ended by signal {signal}{name}"));
+            printer.message(format_args!("{what} was ended by signal {signal}{name}"));
         }
         Ending::TimedOut => {
             let ran = human::duration(outcome.ended_at.since(outcome.started_at));
-            printer.warning(format_args!("the command passed its time limit and was ended after {ran}"));
+            printer.warning(format_args!("{what} passed its time limit and was ended after {ran}"));
         }
-        Ending::Cancelled => printer.warning("the command was cancelled"),
-        Ending::OutputLimit => printer.warning("the command was ended because its output passed the limit"),
-        Ending::NotStarted => printer.warning(format_args!("the command could not be started{reason}")),
-        Ending::Lost => printer.warning(format_args!("how the command ended is not known{reason}")),
+        Ending::Cancelled => printer.warning(format_args!("{what} was cancelled")),
+        Ending::OutputLimit => printer.warning(format_args!("{what} was ended because its output passed the limit")),
+        Ending::NotStarted => printer.warning(format_args!("{what} could not be started{reason}")),
+        Ending::Lost => printer.warning(format_args!("how {what} ended is not known{reason}")),
     }
     if outcome.left_running {
         printer.message("processes it started still run on the instance; `mote cancel` or destroy end them");

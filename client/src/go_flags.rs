@@ -4,6 +4,7 @@
 //! or `--dir=x`, switches also `-system=false`. They become `--dir=x`, which clap reads in one way
 //! only. What is not known is left for clap to judge; nothing from the first positional on is touched.
 
+use crate::cli::go_bool;
 use clap::{Arg, ArgAction, Command};
 use std::ffi::OsString;
 
@@ -42,7 +43,10 @@ pub(crate) fn rewrite(root: &Command, args: impl IntoIterator<Item = OsString>) 
             continue;
         };
         let long = format!("--{}", known.get_long().unwrap_or(name));
-        if known.get_action().takes_values() {
+        if is_truth(known) {
+            // On unless it is switched off: only `-name=value` has a value.
+            out.push(value.map_or(long.clone().into(), |value| joined(&long, &value.into())));
+        } else if known.get_action().takes_values() {
             // Go takes the next argument whatever it looks like.
             match value.map(OsString::from).or_else(|| args.next()) {
                 Some(value) => out.push(joined(&long, &value)),
@@ -92,6 +96,11 @@ fn is_one_trailing_vector(level: &Command) -> bool {
     level.get_positionals().any(Arg::is_trailing_var_arg_set)
 }
 
+/// A switch whose value is a truth, as all of Go's are: it may be left out.
+fn is_truth(arg: &Arg) -> bool {
+    arg.get_action().takes_values() && arg.get_num_args().is_some_and(|range| range.min_values() == 0)
+}
+
 fn joined(long: &str, value: &OsString) -> OsString {
     let mut whole = OsString::from(long);
     whole.push("=");
@@ -99,14 +108,8 @@ fn joined(long: &str, value: &OsString) -> OsString {
     whole
 }
 
-/// The truth values of Go's `strconv.ParseBool`.
-fn go_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
-    }
-}
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {
@@ -124,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_pages_command_lines_become_claps() {
-        let cases: [(&[&str], &[&str]); 8] = [
+        let cases: [(&[&str], &[&str]); 11] = [
             (
                 &["mote", "run", "-path", "$PATH,$WORKDIR/go/bin", "I", "go/src/make.bat"],
                 &["mote", "run", "--path=$PATH,$WORKDIR/go/bin", "--", "I", "go/src/make.bat"],
@@ -134,6 +137,15 @@ mod tests {
                 &["mote", "run", "--env=GOPATH=c:/x", "--", "I", "go/bin/go", "test", "-run=T"],
             ),
             (&["mote", "create", "-list"], &["mote", "create", "--list"]),
+            (
+                &["mote", "create", "-status=false", "-count=3", "-status", "linux-amd64"],
+                &["mote", "create", "--status=false", "--count=3", "--status", "linux-amd64"],
+            ),
+            (
+                &["mote", "ls", "-R", "-d", "-skip", "a,b", "I"],
+                &["mote", "ls", "--recursive", "--digest", "--skip=a,b", "I"],
+            ),
+            (&["mote", "-group", "g", "group", "add", "I"], &["mote", "--group=g", "group", "add", "I"]),
             (&["mote", "-server=a:1", "list", "-json"], &["mote", "--server=a:1", "list", "--json"]),
             (&["mote", "list", "-server", "a:1"], &["mote", "list", "--server=a:1"]),
             (&["mote", "run", "-system", "-system=false", "--", "I", "x"], &["mote", "run", "--", "I", "x"]),

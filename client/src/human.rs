@@ -13,6 +13,21 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
+/// The same to the millisecond, as Go prints durations: `10m27.3s`, `250ms`.
+pub(crate) fn exact(duration: Duration) -> String {
+    if duration < Duration::from_secs(1) && !duration.is_zero() {
+        return format!("{}ms", duration.as_millis());
+    }
+    let whole = self::duration(duration);
+    match duration.subsec_millis() {
+        0 => whole,
+        millis => {
+            let fraction = format!("{millis:03}");
+            format!("{}.{}s", whole.trim_end_matches('s'), fraction.trim_end_matches('0'))
+        }
+    }
+}
+
 /// How long something took: `0.21 s`.
 pub(crate) fn took(duration: Duration) -> String {
     format!("{:.2} s", duration.as_secs_f64())
@@ -39,6 +54,11 @@ pub(crate) fn count(n: u64, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
+/// `1 entry`, `2 entries`: files, directories and whatever else there is.
+pub(crate) fn entries(n: u64) -> String {
+    if n == 1 { "1 entry".to_owned() } else { format!("{n} entries") }
+}
+
 /// The time between two moments of the farm's clock; zero if the second is not later.
 pub(crate) fn between(from_ms: i64, to_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(to_ms.saturating_sub(from_ms)).unwrap_or(0))
@@ -52,6 +72,13 @@ mod tests {
     fn durations_read_as_gos() {
         for (seconds, text) in [(0, "0s"), (59, "59s"), (1799, "29m59s"), (3600, "1h0m0s"), (7205, "2h0m5s")] {
             assert_eq!(duration(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn exact_durations_read_as_gos() {
+        for (ms, text) in [(0, "0s"), (250, "250ms"), (627_300, "10m27.3s"), (5_000, "5s"), (3_600_007, "1h0m0.007s")] {
+            assert_eq!(exact(Duration::from_millis(ms)), text);
         }
     }
 

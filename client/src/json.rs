@@ -5,6 +5,7 @@ use motefarm_core::exec::{Ending, ExecOutcome};
 use motefarm_core::instance::InstanceState;
 use motefarm_proto::mote;
 use serde::Serialize;
+use std::time::Duration;
 
 /// `InstanceInfo`.
 #[derive(Serialize)]
@@ -20,16 +21,23 @@ pub(crate) struct Instance {
     pub(crate) work_dir: String,
     pub(crate) buildlet: String,
     pub(crate) running_execs: u64,
+    pub(crate) groups: Vec<String>,
 }
 
 impl Instance {
     /// `expires in 29m59s` by the farm's clock; empty while there is no lease, and when it is over.
     pub(crate) fn expiry(&self) -> String {
+        self.left().map(|left| format!("expires in {}", human::duration(left))).unwrap_or_default()
+    }
+
+    /// The same to the millisecond.
+    pub(crate) fn exact_expiry(&self) -> String {
+        self.left().map(|left| format!("expires in {}", human::exact(left))).unwrap_or_default()
+    }
+
+    fn left(&self) -> Option<Duration> {
         let live = InstanceState::from_word(&self.state).is_none_or(InstanceState::is_live);
-        if self.expires_at_ms == 0 || !live {
-            return String::new();
-        }
-        format!("expires in {}", human::duration(human::between(self.now_ms, self.expires_at_ms)))
+        (self.expires_at_ms != 0 && live).then(|| human::between(self.now_ms, self.expires_at_ms))
     }
 }
 
@@ -47,6 +55,7 @@ impl From<mote::InstanceInfo> for Instance {
             work_dir: info.work_dir,
             buildlet: info.buildlet,
             running_execs: info.running_execs,
+            groups: info.groups,
         }
     }
 }

@@ -1,43 +1,54 @@
 //! The command line of a Motefarm: `mote`.
 //!
 //! `cli` declares, `go_flags` makes Go's flag syntax clap's, `settings` resolves flags over
-//! environment over profile, `commands/<verb>` acts, `printer` alone writes. Calls survive a
-//! restarted farm through `resume`; what a command prints goes through `follow`.
+//! environment over profile, `targets` decides which instances are meant and `broadcast` acts on
+//! each, `commands/<verb>` acts, `printer` alone writes. Calls survive a restarted farm through
+//! `resume`; what a command prints goes through `follow`, content through `source` and `fetch`.
 //!
 //! **Absent on purpose:** SQL, processes, sandboxes. The program starts nothing and remembers
 //! nothing but its run records (`run_record`) and stat caches, which may be deleted at any time.
 
 #![forbid(unsafe_code)]
 
+mod broadcast;
 mod cli;
 mod commands;
 mod connection;
+mod direct;
 mod dirs;
 mod env_vars;
 mod error;
 mod exit_code;
+mod fetch;
 mod follow;
 mod go_flags;
+mod group;
 mod human;
 mod json;
+mod listing;
 mod output_file;
 mod printer;
 mod profile;
+mod progress;
 mod push;
 mod resume;
 mod run_record;
 mod settings;
 mod signals;
+mod source;
 mod table;
+mod targets;
+mod until;
 mod vectored;
 
 use crate::cli::{Cli, Verb};
 use crate::commands::Context;
 use crate::error::Error;
 use crate::exit_code::ExitStatus;
+use crate::group::ActiveGroup;
 use crate::printer::Printer;
 use crate::settings::Settings;
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -50,11 +61,15 @@ pub fn main_impl() -> ExitCode {
     }
     let mut command = Cli::command();
     let args = go_flags::rewrite(&command, args);
-    let cli = match command.try_get_matches_from_mut(args).and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => cli,
+    let parsed = command.try_get_matches_from_mut(args).and_then(|matches| {
+        let cli = Cli::from_arg_matches(&matches)?;
+        Ok((cli, verb_of(&matches)))
+    });
+    let (cli, verb) = match parsed {
+        Ok(parsed) => parsed,
         Err(refused) => return usage(&refused).into(),
     };
-    let printer = Printer::new(&cli.global, |name| std::env::var_os(name));
+    let printer = Printer::new(&cli.global, verb, |name| std::env::var_os(name));
     // Within `run` and `attach` every code below 255 is the remote command's.
     let passes_code = matches!(cli.verb, Verb::Run(_) | Verb::Attach(_));
     let status = act(cli, printer).unwrap_or_else(|error| {
@@ -71,7 +86,17 @@ pub fn main_impl() -> ExitCode {
 }
 
 fn act(cli: Cli, printer: Printer) -> Result<ExitStatus, Error> {
-    let settings = Settings::resolve(&cli.global, |name| std::env::var_os(name))?;
+    let env = |name: &str| std::env::var_os(name);
+    // These two tell of the program alone: they need no farm, not even a home.
+    match cli.verb {
+        Verb::Completions(flags) => return commands::completions(printer, flags.shell),
+        Verb::Man(flags) => return commands::man(printer, flags.dir.as_deref()),
+        _ => {}
+    }
+    let settings = match direct::settings(&cli, env)? {
+        Some(direct) => direct,
+        None => Settings::resolve(&cli.global, env)?,
+    };
     for warning in &settings.warnings {
         printer.warning(warning);
     }
@@ -79,11 +104,24 @@ fn act(cli: Cli, printer: Printer) -> Result<ExitStatus, Error> {
         .enable_all()
         .build()
         .map_err(|e| Error::local("start the program's event loop", e))?;
-    let context = Context { settings, printer };
+    let group = ActiveGroup::resolve(cli.global.group.as_deref(), env)?;
+    let context = Context::new(settings, group, printer);
     let result = runtime.block_on(commands::act(&context, cli.verb));
     // A read of stdin may be blocked for ever: nobody waits for it.
     runtime.shutdown_background();
     result
+}
+
+/// What was asked for, as `--json` names it: "run", "group add".
+fn verb_of(matches: &ArgMatches) -> &'static str {
+    let mut words = Vec::new();
+    let mut level = matches;
+    while let Some((word, below)) = level.subcommand() {
+        words.push(word);
+        level = below;
+    }
+    // Once a process, for a printer that everybody may copy.
+    words.join(" ").leak()
 }
 
 fn usage(refused: &clap::Error) -> ExitStatus {

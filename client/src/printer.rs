@@ -1,12 +1,15 @@
 //! All that the program writes: data to stdout, messages to stderr with `# ` before each line.
 
+mod named;
 pub(crate) mod passthrough;
 
+pub(crate) use named::{Named, Shared};
 pub(crate) use passthrough::{Passthrough, stdout_file};
 
 use crate::cli::Global;
 use crate::env_vars;
 use crate::error::Error;
+use crate::progress;
 use serde::Serialize;
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -21,11 +24,14 @@ pub(crate) struct Printer {
     quiet: bool,
     json: bool,
     color: bool,
+    /// For [`Versioned`].
+    command: &'static str,
 }
 
 #[derive(Serialize)]
 struct Versioned<'a, T> {
     version: u32,
+    command: &'a str,
     #[serde(flatten)]
     body: &'a T,
 }
@@ -44,9 +50,14 @@ struct ErrorFields<'a> {
 
 impl Printer {
     /// As the flags and the environment want it.
-    pub(crate) fn new(global: &Global, env: impl Fn(&str) -> Option<OsString>) -> Self {
+    pub(crate) fn new(global: &Global, command: &'static str, env: impl Fn(&str) -> Option<OsString>) -> Self {
         let plain = env(env_vars::NO_COLOR).is_some_and(|value| !value.is_empty());
-        Self { quiet: global.quiet, json: global.json, color: !plain && io::stderr().is_terminal() }
+        Self { quiet: global.quiet, json: global.json, color: !plain && io::stderr().is_terminal(), command }
+    }
+
+    /// Whether somebody sees how it goes on.
+    pub(crate) fn shows_progress(self) -> bool {
+        !self.quiet && io::stderr().is_terminal()
     }
 
     /// Whether stdout is for a program.
@@ -56,12 +67,17 @@ impl Printer {
 
     /// One line (or several) of data.
     pub(crate) fn line(self, text: impl Display) -> Result<(), Error> {
-        write_at_once(&mut io::stdout().lock(), format!("{text}\n").as_bytes()).map_err(Error::stdout)
+        self.bytes(format!("{text}\n").as_bytes())
+    }
+
+    /// Data as it is.
+    pub(crate) fn bytes(self, bytes: &[u8]) -> Result<(), Error> {
+        progress::aside(|| write_at_once(&mut io::stdout().lock(), bytes)).map_err(Error::stdout)
     }
 
     /// One JSON object with its version, on a line of its own.
     pub(crate) fn json(self, body: &impl Serialize) -> Result<(), Error> {
-        let versioned = Versioned { version: JSON_VERSION, body };
+        let versioned = Versioned { version: JSON_VERSION, command: self.command, body };
         let text = serde_json::to_string(&versioned).map_err(|e| Error::local("write JSON", e.into()))?;
         self.line(text)
     }
@@ -109,7 +125,7 @@ impl Printer {
 
 fn to_stderr(text: &str) {
     // Nobody is left to tell if stderr is gone.
-    let _ = write_at_once(&mut io::stderr().lock(), text.as_bytes());
+    let _ = progress::aside(|| write_at_once(&mut io::stderr().lock(), text.as_bytes()));
 }
 
 /// Each line with `# ` before it, without the control characters that others' words may hold.
@@ -142,7 +158,7 @@ mod tests {
     #[test]
     fn json_carries_its_version_first() {
         let body = ErrorBody { error: ErrorFields { kind: "usage", message: "no".into(), next: None } };
-        let text = serde_json::to_string(&Versioned { version: JSON_VERSION, body: &body }).unwrap();
-        assert_eq!(text, r#"{"version":1,"error":{"kind":"usage","message":"no","next":null}}"#);
+        let text = serde_json::to_string(&Versioned { version: JSON_VERSION, command: "ls", body: &body }).unwrap();
+        assert_eq!(text, r#"{"version":1,"command":"ls","error":{"kind":"usage","message":"no","next":null}}"#);
     }
 }

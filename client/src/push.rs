@@ -10,12 +10,14 @@ mod tree;
 mod upload;
 
 pub(crate) use target::Synced;
-pub(crate) use tree::{Chosen, Surroundings, Tree};
+pub(crate) use tree::{Chosen, Prefer, Surroundings, Tree};
 
+use crate::broadcast;
 use crate::connection::Farm;
 use crate::error::Error;
 use crate::human;
 use crate::printer::Printer;
+use crate::progress::Bar;
 use motefarm_cas::snapshot::{Snapshot, SnapshotError, SnapshotOptions, StatCache, snapshot};
 use motefarm_core::Digest;
 use motefarm_proto::mote;
@@ -42,7 +44,7 @@ pub(crate) struct Pushed {
     /// What the farm's store did not have.
     pub(crate) uploaded: mote::UploadSummary,
     /// By instance.
-    pub(crate) targets: Vec<(String, Result<Synced, Error>)>,
+    pub(crate) targets: broadcast::Results<Synced>,
 }
 
 /// One push of one tree.
@@ -91,11 +93,11 @@ impl Push<'_> {
         let mut rounds = 0;
         while !waiting.is_empty() {
             rounds += 1;
-            let asked = waiting.iter().map(|instance| target::sync(self.farm, instance, &sync));
-            let answers = futures_util::future::join_all(asked).await;
+            let ask = async |instance: &str| target::sync(self.farm, instance, &sync).await;
+            let answers = broadcast::each(&waiting, ask).await;
             let mut missing = HashSet::new();
             let mut lacking = Vec::new();
-            for (instance, answer) in waiting.into_iter().zip(answers) {
+            for (instance, answer) in answers {
                 match answer {
                     Ok(target::Answer::Lacks(digests)) if rounds < MAX_ROUNDS => {
                         missing.extend(digests);
@@ -145,7 +147,13 @@ impl Push<'_> {
             let what = human::count(wanted.len() as u64, "file");
             self.printer.message(format_args!("uploading {what} ({})", human::bytes(bytes)));
         }
-        upload::upload(self.farm, walked, wanted).await
+        let bar = match self.dry_run {
+            true => Bar::none(),
+            false => Bar::bytes(self.printer, "upload", Some(bytes)),
+        };
+        let summary = upload::upload(self.farm, walked, wanted, &bar).await;
+        bar.done();
+        summary
     }
 }
 
@@ -161,7 +169,7 @@ fn count(digests: &[Digest]) -> String {
 
 /// Walks the tree off the event loop, with its stat cache.
 pub(crate) async fn walk(tree: &Tree, cache_file: &Path) -> Result<Snapshot, Error> {
-    let options = SnapshotOptions { go_tree: tree.go_tree, ..SnapshotOptions::default() };
+    let options = SnapshotOptions { go_tree: tree.go_tree, use_gitignore: !tree.whole, ..SnapshotOptions::default() };
     let (root, cache_file) = (tree.root.clone(), cache_file.to_owned());
     let walk = move || {
         let mut cache = StatCache::load(&cache_file);

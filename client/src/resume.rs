@@ -105,7 +105,7 @@ fn is_from_farm(failure: &Status) -> bool {
 }
 
 /// The innermost cause, which is the one that tells something.
-fn words(failure: &Status) -> String {
+pub(crate) fn words(failure: &Status) -> String {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = failure.source();
     let mut words = failure.message().to_owned();
     while let Some(error) = cause {

@@ -1,8 +1,8 @@
 //! What this machine remembers of the runs it began, so that `attach` can go on with one.
 //!
 //! A record is `<cache>/runs/<exec id>.run`: one line of JSON written before the command is asked
-//! for, and a second one when it has ended. Execution ids are UUIDv7, so names sort by age.
-//! Losing a record loses no output: the farm has it.
+//! for, and others for what happens to it: its output file was begun, it has ended. Execution ids
+//! are UUIDv7, so names sort by age. Losing a record loses no output: the farm has it.
 
 use crate::error::Error;
 use motefarm_core::{Clock as _, ExecId, SystemClock, Timestamp};
@@ -22,20 +22,52 @@ pub(crate) struct RunRecord {
     pub(crate) exec_id: String,
     /// On which instance, as the user named it.
     pub(crate) instance: String,
-    /// On which farm (`host:port`).
+    /// On which farm (`host:port`) or listening buildlet (`TYPE@host:port`).
     pub(crate) server: String,
     /// What was run, for people.
     pub(crate) command: Vec<String>,
     /// Where its output goes.
     pub(crate) output: PathBuf,
+    /// The output file held something else when this was written: until a line says otherwise.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) fresh: bool,
+    /// What all runs of one command line share, if it was about several instances.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) batch: Option<String>,
+    /// What is to be done besides watching it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) plan: Option<Plan>,
 }
 
-/// The second line.
+/// What `run -until` and `run -collect` have begun, so that another process can go on with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// Run again until this matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<String>,
+    /// Then fetch the work directory to this file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) collect: Option<PathBuf>,
+    /// What is run: an encoded `ExecSpec`, in hex.
+    pub(crate) spec: String,
+    /// The attempt before this one, which is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) after: Option<String>,
+}
+
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// The line of a run that has ended.
 #[derive(Debug, Serialize, Deserialize)]
 struct Ended {
     ended_at_ms: i64,
     exit_code: u8,
 }
+
+/// The line of a run whose output file is its own.
+const BEGUN: &[u8] = b"{\"begun\":true}\n";
 
 /// A record as found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +93,22 @@ impl Runs {
         self.dir.join(format!("{exec_id}.out"))
     }
 
+    /// Where the outputs of several instances go.
+    pub(crate) fn folder(&self, batch: &str) -> PathBuf {
+        self.dir.join(batch)
+    }
+
+    /// Makes it.
+    pub(crate) fn make_folder(&self, batch: &str) -> Result<PathBuf, Error> {
+        let folder = self.folder(batch);
+        let make = || {
+            motefarm_net::private_file::create_dir(&self.dir)?;
+            motefarm_net::private_file::create_dir(&folder)
+        };
+        make().map_err(|e| Error::file("create the folder", &folder, e))?;
+        Ok(folder)
+    }
+
     fn path(&self, exec_id: &str) -> PathBuf {
         self.dir.join(format!("{exec_id}.run"))
     }
@@ -80,6 +128,22 @@ impl Runs {
             }
         };
         write().map_err(|e| Error::file("write the run record", &path, e))
+    }
+
+    /// Notes that the output file holds this run's output and nothing else.
+    pub(crate) fn note_begun(&self, exec_id: &str) {
+        if let Ok(mut file) = OpenOptions::new().append(true).open(self.path(exec_id)) {
+            let _ = file.write_all(BEGUN);
+        }
+    }
+
+    /// Runs of one command line that have not ended, oldest first.
+    pub(crate) fn batch(&self, batch: &str) -> Vec<RunRecord> {
+        let mut ids = self.ids_newest_first();
+        ids.reverse();
+        let found = ids.iter().filter_map(|id| read(&self.path(id)));
+        let open = found.filter(|found| !found.ended && found.record.batch.as_deref() == Some(batch));
+        open.map(|found| found.record).collect()
     }
 
     /// Notes that it is over. A record that can not be written only makes `attach` ask once more.
@@ -106,9 +170,18 @@ impl Runs {
 
     /// The newest run on `server` that has not ended; else, if `ended` will do, the newest.
     pub(crate) fn newest(&self, server: &str, or_ended: bool) -> Option<Found> {
+        self.newest_where(|record| record.server == server, or_ended)
+    }
+
+    /// The same wherever it was.
+    pub(crate) fn newest_anywhere(&self, or_ended: bool) -> Option<Found> {
+        self.newest_where(|_| true, or_ended)
+    }
+
+    fn newest_where(&self, fits: impl Fn(&RunRecord) -> bool, or_ended: bool) -> Option<Found> {
         let mut newest = None;
         for exec_id in self.ids_newest_first() {
-            match read(&self.path(&exec_id)).filter(|found| found.record.server == server) {
+            match read(&self.path(&exec_id)).filter(|found| fits(&found.record)) {
                 Some(found) if !found.ended => return Some(found),
                 Some(found) if or_ended && newest.is_none() => newest = Some(found),
                 _ => {}
@@ -121,11 +194,22 @@ impl Runs {
     pub(crate) fn prune(&self, now: Timestamp) {
         for exec_id in self.ids_newest_first() {
             let path = self.path(&exec_id);
-            let ended_at = fs::read_to_string(&path).ok().and_then(|text| ended_at(&text));
-            if ended_at.is_some_and(|at| now.since(at) > KEPT) {
+            let Ok(text) = fs::read_to_string(&path) else { continue };
+            if ended_at(&text).is_some_and(|at| now.since(at) > KEPT) {
                 let _ = fs::remove_file(self.default_output(&exec_id));
+                self.remove_shared_folder(&text);
                 let _ = fs::remove_file(&path);
             }
+        }
+    }
+
+    /// Outputs of several instances lie in a folder of ours that goes with the last of them.
+    fn remove_shared_folder(&self, text: &str) {
+        let record = text.lines().next().and_then(|line| serde_json::from_str::<RunRecord>(line).ok());
+        let Some(record) = record.filter(|r| r.batch.is_some()) else { return };
+        if let Some(folder) = record.output.parent().filter(|folder| folder.parent() == Some(self.dir.as_path())) {
+            let _ = fs::remove_file(&record.output);
+            let _ = fs::remove_dir(folder);
         }
     }
 
@@ -142,12 +226,13 @@ impl Runs {
 
 fn read(path: &Path) -> Option<Found> {
     let text = fs::read_to_string(path).ok()?;
-    let record = serde_json::from_str(text.lines().next()?).ok()?;
+    let mut record: RunRecord = serde_json::from_str(text.lines().next()?).ok()?;
+    record.fresh &= !text.lines().any(|line| line.as_bytes() == BEGUN.trim_ascii_end());
     Some(Found { record, ended: ended_at(&text).is_some() })
 }
 
 fn ended_at(text: &str) -> Option<Timestamp> {
-    let ended: Ended = serde_json::from_str(text.lines().nth(1)?).ok()?;
+    let ended: Ended = text.lines().skip(1).find_map(|line| serde_json::from_str(line).ok())?;
     Some(Timestamp::from_millis(ended.ended_at_ms))
 }
 
@@ -162,6 +247,9 @@ mod tests {
             server: server.into(),
             command: vec!["/bin/true".into()],
             output: "/tmp/x".into(),
+            fresh: false,
+            batch: None,
+            plan: None,
         }
     }
 
@@ -195,6 +283,42 @@ mod tests {
         fs::write(&path, &text[..20]).unwrap();
         assert_eq!(runs.find(&whole.exec_id), None);
         assert_eq!(runs.find("../../etc/passwd"), None);
+    }
+
+    #[test]
+    fn a_fresh_record_is_so_until_its_file_is_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let runs = Runs::new(dir.path().to_owned());
+        let plan = Plan { until: Some("x".into()), collect: None, spec: "00".into(), after: None };
+        let whole = RunRecord { fresh: true, batch: Some("b".into()), plan: Some(plan), ..record(1, "a:1") };
+        runs.remember(&whole).unwrap();
+        assert_eq!(runs.find(&whole.exec_id).unwrap().record, whole);
+        runs.note_begun(&whole.exec_id);
+        let found = runs.find(&whole.exec_id).unwrap();
+        assert!(!found.record.fresh && !found.ended);
+        assert_eq!(runs.batch("b").len(), 1);
+        runs.note_end(&whole.exec_id, 0);
+        assert!(runs.find(&whole.exec_id).unwrap().ended && runs.batch("b").is_empty());
+    }
+
+    #[test]
+    fn the_folder_of_several_outputs_goes_with_the_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let runs = Runs::new(dir.path().to_owned());
+        let folder = dir.path().join("batch");
+        fs::create_dir(&folder).unwrap();
+        for n in [1, 2] {
+            let output = folder.join(format!("{n}.stdout"));
+            fs::write(&output, "x").unwrap();
+            runs.remember(&RunRecord { batch: Some("b".into()), output, ..record(n, "a:1") }).unwrap();
+        }
+        let later = SystemClock.now() + KEPT + Duration::from_secs(60);
+        runs.note_end(&record(1, "").exec_id, 0);
+        runs.prune(later);
+        assert!(folder.join("2.stdout").exists() && !folder.join("1.stdout").exists());
+        runs.note_end(&record(2, "").exec_id, 0);
+        runs.prune(later);
+        assert!(!folder.exists());
     }
 
     #[test]

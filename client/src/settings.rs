@@ -101,7 +101,7 @@ mod tests {
     }
 
     fn farm_of(settings: Settings) -> (String, String, String) {
-        let Place::Farm { address, ca_pem, token } = settings.place;
+        let Place::Farm { address, ca_pem, token } = settings.place else { panic!("no farm") };
         (address, ca_pem, token)
     }
 

@@ -1,13 +1,15 @@
 //! Everything a use case needs, built once and shared.
 
 use crate::config::Config;
+use crate::farm::bootstrap::Bootstraps;
+use crate::farm::snapshots::Kept;
 use crate::registry::Registry;
 use crate::store::Store;
 use motefarm_cas::store::Store as Cas;
 use motefarm_core::{Clock, ExecId, InstanceId, Timestamp};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -35,6 +37,12 @@ pub struct App {
     pub wake_allocator: Notify,
     /// Wakes the reaper: an instance is to be taken down.
     pub wake_reaper: Notify,
+    /// What keeps the trees of snapshots.
+    pub kept: Kept,
+    /// Bootstrap toolchains that were asked for.
+    pub(crate) bootstraps: Bootstraps,
+    /// What fetches for users, once it has been needed.
+    pub(crate) fetcher: OnceCell<reqwest::Client>,
     /// Until when renewing again would change nothing, by instance.
     pub(crate) renewed_until: Mutex<HashMap<InstanceId, Timestamp>>,
     /// Executions that somebody reads now: how many readers.
@@ -57,6 +65,9 @@ impl App {
             changes: watch::Sender::new(0),
             wake_allocator: Notify::new(),
             wake_reaper: Notify::new(),
+            kept: Kept::default(),
+            bootstraps: Bootstraps::default(),
+            fetcher: OnceCell::new(),
             renewed_until: Mutex::default(),
             readers: Mutex::default(),
         })

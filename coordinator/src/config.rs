@@ -1,6 +1,10 @@
 //! Configuration: one TOML file, defaults that need none, flags over both. Parsing is a function of
 //! strings, tested without a process.
 
+mod fetch;
+
+pub use fetch::{Fetch, FetchFile, has_credentials};
+
 use motefarm_core::HostType;
 use motefarm_core::lease::LeaseTerms;
 use motefarm_proto::mote;
@@ -69,6 +73,8 @@ pub struct File {
     pub limits: Limits,
     /// Content store.
     pub cas: CasFile,
+    /// What may be fetched for users.
+    pub fetch: FetchFile,
 }
 
 /// `[leases]`, and the overrides in a host type.
@@ -101,6 +107,8 @@ pub struct HostTypeFile {
     pub processes: u64,
     /// Size of a file, in bytes; 0: no limit.
     pub file_bytes: u64,
+    /// A Go toolchain on this machine that instances are given as `go1.4` when asked for.
+    pub bootstrap: Option<PathBuf>,
 }
 
 /// `[local]`.
@@ -186,6 +194,14 @@ pub struct Leases {
     pub grace: Duration,
 }
 
+/// A host type, resolved.
+#[derive(Debug, Clone)]
+struct HostTypeConfig {
+    terms: LeaseTerms,
+    limits: mote::InstanceLimits,
+    bootstrap: Option<PathBuf>,
+}
+
 /// The resolved configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -201,7 +217,7 @@ pub struct Config {
     pub allow_unsandboxed: bool,
     /// Leases.
     pub leases: Leases,
-    host_types: BTreeMap<HostType, (LeaseTerms, mote::InstanceLimits)>,
+    host_types: BTreeMap<HostType, HostTypeConfig>,
     /// The resident buildlet.
     pub local: LocalFile,
     /// Its host type.
@@ -212,6 +228,8 @@ pub struct Config {
     pub limits: Limits,
     /// Bytes the content store keeps.
     pub cas_max_bytes: u64,
+    /// What may be fetched for users.
+    pub fetch: Fetch,
     /// Hash of the farm's CA; filled in at start.
     pub ca_hash: String,
 }
@@ -290,7 +308,12 @@ impl File {
                 processes: file.processes,
                 file_bytes: file.file_bytes,
             };
-            host_types.insert(host_type(&key, name)?, (terms, limits));
+            let bootstrap = file.bootstrap.clone();
+            if bootstrap.as_ref().is_some_and(|dir| !dir.is_absolute()) {
+                let problem = "must be an absolute path".to_owned();
+                return Err(ConfigError::Value { key: format!("{key}.bootstrap"), problem });
+            }
+            host_types.insert(host_type(&key, name)?, HostTypeConfig { terms, limits, bootstrap });
         }
         for (at, server) in self.statics.iter().enumerate() {
             let key = format!("static[{at}].address");
@@ -323,6 +346,7 @@ impl File {
             statics: self.statics,
             limits: self.limits,
             cas_max_bytes: self.cas.max_bytes.unwrap_or(20 << 30),
+            fetch: self.fetch.resolve()?,
             ca_hash: String::new(),
         })
     }
@@ -331,12 +355,17 @@ impl File {
 impl Config {
     /// Lease terms of a host type.
     pub fn terms(&self, host_type: &HostType) -> LeaseTerms {
-        self.host_types.get(host_type).map_or(self.leases.terms, |(terms, _)| *terms)
+        self.host_types.get(host_type).map_or(self.leases.terms, |found| found.terms)
     }
 
     /// Limits of a host type's instances.
     pub fn limits_of(&self, host_type: &HostType) -> mote::InstanceLimits {
-        self.host_types.get(host_type).map_or_else(mote::InstanceLimits::default, |(_, limits)| *limits)
+        self.host_types.get(host_type).map_or_else(mote::InstanceLimits::default, |found| found.limits)
+    }
+
+    /// The bootstrap toolchain of a host type.
+    pub fn bootstrap_of(&self, host_type: &HostType) -> Option<&Path> {
+        self.host_types.get(host_type)?.bootstrap.as_deref()
     }
 
     /// Whether only this machine can reach the port.
@@ -363,8 +392,12 @@ impl Config {
             format!("content store: {} bytes", self.cas_max_bytes),
         ];
         lines.extend(
-            self.host_types.iter().map(|(name, (t, limits))| format!("host type {name}: {}; {limits:?}", terms(t))),
+            self.host_types.iter().map(|(name, t)| format!("host type {name}: {}; {:?}", terms(&t.terms), t.limits)),
         );
+        lines.extend(self.host_types.iter().filter_map(|(name, t)| {
+            Some(format!("bootstrap toolchain of {name}: {}", t.bootstrap.as_ref()?.display()))
+        }));
+        lines.push(format!("fetched for users: {}, at most {} bytes", self.fetch.describe(), self.fetch.max_bytes));
         if self.local.enabled {
             let slots = self.local.slots.map_or("its own default".to_owned(), |slots| slots.to_string());
             lines.push(format!(
@@ -439,6 +472,8 @@ mod tests {
             ("[leases]\nidle_timeout = '1ms'", "leases.idle_timeout"),
             ("[host_types.\"No Good\"]", "host_types.No Good"),
             ("[local]\nslots = 0", "local.slots"),
+            ("[host_types.a]\nbootstrap = 'go'", "host_types.a.bootstrap"),
+            ("[fetch]\nallow = ['go']", "fetch.allow[0]"),
             ("[[static]]\naddress = 'x'\ntoken_file = 't'\nca_file = 'c'", "static[0].address"),
         ] {
             let error = resolve(text).unwrap_err().to_string();

@@ -4,17 +4,25 @@
 pub mod access;
 pub mod admin;
 pub mod allocate;
+pub mod bootstrap;
 pub mod contact;
 pub mod create;
 pub mod destroy;
 pub mod exec;
+pub mod exec_stream;
+pub mod fetch;
+pub mod files;
+pub mod groups;
 pub mod info;
 pub mod reap;
 pub mod renew;
+pub mod snapshots;
 pub mod transfer;
+pub mod usage;
 
 use crate::link::LinkError;
 use crate::store::StoreError;
+use motefarm_cas::store::StoreError as CasError;
 use motefarm_proto::convert::FieldError;
 
 /// Why the farm refused or failed. Each says what, and whose fault it is; `grpc/status.rs` maps
@@ -60,9 +68,15 @@ pub enum FarmError {
     /// The buildlet refused.
     #[error("{0}")]
     Link(LinkError),
+    /// The caller let us wait.
+    #[error("{0}")]
+    TimedOut(String),
     /// Our own fault.
     #[error("{0}")]
     Store(StoreError),
+    /// Our own fault, in the content store.
+    #[error("{0}")]
+    Content(CasError),
 }
 
 impl From<StoreError> for FarmError {
@@ -71,6 +85,7 @@ impl From<StoreError> for FarmError {
             StoreError::NotFound { what, name } => Self::NotFound { what, name },
             StoreError::Exists { .. } => Self::Conflict(error.to_string()),
             StoreError::Limit { .. } => Self::Exhausted(error.to_string()),
+            StoreError::Incomplete { .. } => Self::NotReady(error.to_string()),
             other => Self::Store(other),
         }
     }

@@ -2,7 +2,7 @@
 
 mod admin;
 mod farm;
-mod status;
+pub(crate) mod status;
 
 use crate::app::App;
 use motefarm_cas::service::{ByteStreamService, CapabilitiesService, CasService};

@@ -1,6 +1,7 @@
 //! The port's routes, and the one layer that authorises every call.
 
 use crate::app::App;
+use crate::gomote::{self, Gomote};
 use crate::grpc;
 use crate::identity::{Identity, Role, Rule, rule};
 use crate::peer::Peer;
@@ -22,18 +23,21 @@ use tonic::Status;
 struct Edge {
     app: Arc<App>,
     joins: Arc<Joins>,
+    gomote: Arc<Gomote>,
     /// Whom the farm's own system user is on loopback.
     own_user: UserName,
 }
 
 /// Everything the port answers.
 pub fn router(app: &Arc<App>, own_user: UserName) -> Router {
-    let edge = Edge { app: app.clone(), joins: Arc::new(Joins::default()), own_user };
+    let gomote = Gomote::new(app);
+    let edge = Edge { app: app.clone(), joins: Arc::new(Joins::default()), gomote: gomote.clone(), own_user };
     Router::new()
         .route("/healthz", get(healthz))
         .route("/v1/buildlet/join", get(join))
         .with_state(edge.clone())
         .merge(grpc::routes(app))
+        .merge(gomote::routes(&gomote))
         .layer(middleware::from_fn_with_state(edge, authorise))
         .layer(DeadlineLayer)
 }
@@ -55,12 +59,17 @@ async fn authorise(State(edge): State<Edge>, mut request: Request, next: Next) -
             StatusCode::NOT_FOUND.into_response()
         };
     };
+    let peer = request.extensions().get::<Peer>().copied();
     let needed = match rule {
-        Rule::Open | Rule::JoinToken => return next.run(request).await,
+        Rule::Open | Rule::JoinToken | Rule::Capability => return next.run(request).await,
+        Rule::OwnUser if peer.is_some_and(|peer| peer.own_user_in_clear) => return next.run(request).await,
+        Rule::OwnUser => {
+            let text = "only the farm's own user is answered here, in the clear on loopback; see docs/gomote.md\n";
+            return (StatusCode::FORBIDDEN, text).into_response();
+        }
         Rule::User => Role::User,
         Rule::Admin => Role::Admin,
     };
-    let peer = request.extensions().get::<Peer>().copied();
     let refusal = match identify(&edge, request.headers().get(header::AUTHORIZATION).cloned(), peer).await {
         Ok(identity) if needed == Role::User || identity.role == Role::Admin => {
             request.extensions_mut().insert(identity);
@@ -80,11 +89,16 @@ async fn authorise(State(edge): State<Edge>, mut request: Request, next: Next) -
     (code, format!("{}\n", refusal.message())).into_response()
 }
 
+/// The farm's own system user, known by a socket or by what was given to one.
+fn own_user(edge: &Edge) -> Identity {
+    Identity { user: edge.own_user.clone(), role: Role::Admin }
+}
+
 async fn identify(edge: &Edge, authorization: Option<HeaderValue>, peer: Option<Peer>) -> Result<Identity, Status> {
     let Some(value) = authorization else {
         // Without a token only the farm's own user in the clear on loopback is known, by its socket.
         return match peer {
-            Some(Peer { own_user_in_clear: true }) => Ok(Identity { user: edge.own_user.clone(), role: Role::Admin }),
+            Some(Peer { own_user_in_clear: true, .. }) => Ok(own_user(edge)),
             _ => Err(Status::unauthenticated("no token; `mote login` or a profile supplies one")),
         };
     };
@@ -92,6 +106,9 @@ async fn identify(edge: &Edge, authorization: Option<HeaderValue>, peer: Option<
         value.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).and_then(|text| text.parse().ok());
     let unknown = || Status::unauthenticated("the token is not valid here: unknown, expired or revoked");
     let token = token.ok_or_else(unknown)?;
+    if edge.gomote.tokens.knows(&token, edge.app.now()) {
+        return Ok(own_user(edge));
+    }
     match edge.app.store.identify(&token.hash(), edge.app.now()).await {
         Ok(identity) => identity.ok_or_else(unknown),
         Err(error) => Err(crate::farm::FarmError::from(error).into()),

@@ -47,6 +47,10 @@ impl Identity {
 pub enum Rule {
     /// Nothing: the answer tells nothing worth protecting.
     Open,
+    /// An unguessable name in the path, which the handler looks up.
+    Capability,
+    /// The farm's own user, in the clear on loopback.
+    OwnUser,
     /// A join token, which the handler checks itself.
     JoinToken,
     /// Any user.
@@ -57,8 +61,9 @@ pub enum Rule {
 
 /// The rule for a request path; `None`: there is no such path, whoever asks.
 pub fn rule(path: &str) -> Option<Rule> {
-    const USER_SERVICES: [&str; 4] = [
+    const USER_SERVICES: [&str; 5] = [
         "/mote.v1.Farm/",
+        "/protos.GomoteService/",
         "/build.bazel.remote.execution.v2.Capabilities/",
         "/build.bazel.remote.execution.v2.ContentAddressableStorage/",
         "/google.bytestream.ByteStream/",
@@ -66,6 +71,8 @@ pub fn rule(path: &str) -> Option<Rule> {
     match path {
         "/healthz" => Some(Rule::Open),
         "/v1/buildlet/join" => Some(Rule::JoinToken),
+        _ if path.starts_with("/gomote/uploads/") || path.starts_with("/gomote/archives/") => Some(Rule::Capability),
+        _ if path.starts_with("/computeMetadata/v1/") => Some(Rule::OwnUser),
         _ if path.starts_with("/mote.v1.Admin/") => Some(Rule::Admin),
         _ if USER_SERVICES.iter().any(|service| path.starts_with(service)) => Some(Rule::User),
         _ => None,
@@ -81,6 +88,9 @@ mod tests {
         assert_eq!(rule("/healthz"), Some(Rule::Open));
         assert_eq!(rule("/mote.v1.Admin/AddUser"), Some(Rule::Admin));
         assert_eq!(rule("/mote.v1.Farm/Execute"), Some(Rule::User));
+        assert_eq!(rule("/protos.GomoteService/UploadFile"), Some(Rule::User));
+        assert_eq!(rule("/gomote/uploads/x/"), Some(Rule::Capability));
+        assert_eq!(rule("/computeMetadata/v1/project/project-id"), Some(Rule::OwnUser));
         for unknown in ["/", "/mote.v1.Buildlet/Execute", "/healthz/x", "/mote.v1.Farm", "/etc/passwd"] {
             assert_eq!(rule(unknown), None, "{unknown}");
         }

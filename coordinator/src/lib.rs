@@ -8,6 +8,7 @@ pub mod bootstrap;
 pub mod cli;
 pub mod config;
 pub mod farm;
+pub mod gomote;
 pub mod grpc;
 pub mod http;
 pub mod identity;

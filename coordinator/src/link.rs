@@ -7,6 +7,7 @@
 pub mod fake;
 pub mod grpc;
 
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use motefarm_cas::batch::BatchStream;
 use motefarm_core::{ExecId, InstanceId, Timestamp};
@@ -40,6 +41,10 @@ impl From<Status> for LinkError {
 /// A stream of events from a buildlet.
 pub type LinkStream<T> = BoxStream<'static, Result<T, LinkError>>;
 
+/// Content on its way to a buildlet, in pieces of at most [`motefarm_proto::MAX_CHUNK_BYTES`]. Its end means that
+/// all is there; whoever can not go on gives up the call instead of ending it.
+pub type Pieces = BoxStream<'static, Bytes>;
+
 /// Everything asked of a buildlet. Every call may be repeated. Dropping a future or stream gives up
 /// waiting, never undoes.
 #[tonic::async_trait]
@@ -58,8 +63,8 @@ pub trait Link: Send + Sync + 'static {
     async fn execute(&self, request: mote::BuildletExecuteRequest) -> Result<LinkStream<mote::ExecEvent>, LinkError>;
     /// Streams.
     async fn attach(&self, request: mote::BuildletAttachExecRequest) -> Result<LinkStream<mote::ExecEvent>, LinkError>;
-    /// Executions of an instance.
-    async fn list_execs(&self, id: InstanceId) -> Result<Vec<mote::ExecInfo>, LinkError>;
+    /// Executions of an instance: these, or all if none is named.
+    async fn list_execs(&self, id: InstanceId, only: &[ExecId]) -> Result<Vec<mote::ExecInfo>, LinkError>;
     /// Releases output.
     async fn ack_output(&self, id: InstanceId, exec: ExecId, offset: u64) -> Result<(), LinkError>;
     /// Feeds stdin.
@@ -77,4 +82,22 @@ pub trait Link: Send + Sync + 'static {
     async fn sync_tree(&self, id: InstanceId, sync: mote::TreeSync) -> Result<mote::TreeSyncResult, LinkError>;
     /// Streams an archive.
     async fn get_tar(&self, request: mote::BuildletGetTarRequest) -> Result<LinkStream<mote::TarChunk>, LinkError>;
+    /// Writes one file.
+    async fn put_file(
+        &self,
+        target: mote::BuildletPutFileTarget,
+        content: Pieces,
+    ) -> Result<mote::PutFileResponse, LinkError>;
+    /// Unpacks an archive.
+    async fn put_tar(
+        &self,
+        target: mote::BuildletPutTarTarget,
+        archive: Pieces,
+    ) -> Result<mote::PutTarResponse, LinkError>;
+    /// Streams a file.
+    async fn get_file(&self, request: mote::BuildletGetFileRequest) -> Result<LinkStream<mote::FileChunk>, LinkError>;
+    /// Lists a directory.
+    async fn list_dir(&self, request: mote::BuildletListDirRequest) -> Result<LinkStream<mote::DirListing>, LinkError>;
+    /// Removes files and directories; answers how many entries that were.
+    async fn remove_paths(&self, request: mote::BuildletRemovePathsRequest) -> Result<u64, LinkError>;
 }

@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::cli::{CasCommand, Cli, Command, Setup};
 use crate::config::{Config, ConfigError, File, Overrides};
-use crate::farm::{allocate, reap::Reaper};
+use crate::farm::{allocate, reap::Reaper, snapshots};
 use crate::provider::{self, local, statics::Static};
 use crate::store::Store;
 use crate::{bootstrap, http, serve};
@@ -125,6 +125,8 @@ async fn serve_farm(mut config: Config) -> anyhow::Result<()> {
         bootstrap::first_admin(&store, &data_dir, authority.ca_pem(), &address.to_string(), SystemClock.now()).await?;
 
     let app = App::new(config, store, cas, Arc::new(SystemClock));
+    // Before anything can be stored, and so evicted.
+    snapshots::pin_again(&app).await.context("can not keep the content of snapshots")?;
     let mut stop = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     start_providers(&app)?;
     app.spawn(allocate::run(app.clone()));

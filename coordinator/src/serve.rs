@@ -1,8 +1,13 @@
 //! The one port: accepts, tells TLS from cleartext by the first byte, serves each connection.
 
 use crate::app::App;
+use crate::identity::{Rule, rule};
 use crate::peer::{self, Peer};
 use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response};
+use hyper::body::Incoming;
+use motefarm_net::serve::{ConnectionError, serve_connection};
 use rustls::ServerConfig;
 use std::io;
 use std::net::SocketAddr;
@@ -12,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 /// First byte of a TLS record that begins a handshake (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -74,21 +80,38 @@ async fn connection(
     acceptor: TlsAcceptor,
     router: Router,
     shutdown: CancellationToken,
-) -> Result<(), motefarm_net::serve::ConnectionError> {
+) -> Result<(), ConnectionError> {
     stream.set_nodelay(true)?;
     let first = tokio::time::timeout(HANDSHAKE_TIMEOUT, first_byte(&stream)).await??;
+    let local = stream.local_addr()?;
     if first == TLS_HANDSHAKE {
         let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
-        let router = router.layer(axum::Extension(Peer { own_user_in_clear: false }));
-        return motefarm_net::serve::serve_connection(stream, router, shutdown).await;
+        let router = router.layer(axum::Extension(Peer { local, own_user_in_clear: false }));
+        return serve_connection(stream, router, shutdown).await;
     }
-    let local = stream.local_addr()?;
+    if !peer::is_loopback(from, local) {
+        return Err(format!("{from} speaks cleartext and is not on loopback").into());
+    }
     let own = tokio::task::spawn_blocking(move || peer::is_own_user(from, local)).await?;
-    if !own {
-        return Err(format!("{from} speaks cleartext and is not the farm's own user on loopback").into());
+    let router = router.layer(axum::Extension(Peer { local, own_user_in_clear: own }));
+    if own {
+        return serve_connection(stream, router, shutdown).await;
     }
-    let router = router.layer(axum::Extension(Peer { own_user_in_clear: true }));
-    motefarm_net::serve::serve_connection(stream, router, shutdown).await
+    // Another user of this machine: whoever has an unguessable name may use it, and nothing else is
+    // even answered.
+    let capabilities = tower::service_fn(move |request: Request<Incoming>| named(router.clone(), from, request));
+    serve_connection(stream, capabilities, shutdown).await
+}
+
+async fn named(
+    router: Router,
+    from: SocketAddr,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, ConnectionError> {
+    match rule(request.uri().path()) {
+        Some(Rule::Capability) => Ok(router.oneshot(request).await?),
+        _ => Err(format!("{from} speaks cleartext and is not the farm's own user").into()),
+    }
 }
 
 async fn first_byte(stream: &TcpStream) -> io::Result<u8> {

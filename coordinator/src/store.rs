@@ -8,14 +8,19 @@
 mod audit;
 mod buildlets;
 mod executions;
+mod groups;
 mod instances;
+mod known_tokens;
 mod leases;
+mod snapshots;
 mod tokens;
 mod users;
 
 pub use buildlets::BuildletRow;
 pub use executions::{ExecutionRow, NewExecution};
-pub use instances::{InstanceRow, NewInstance};
+pub use groups::MAX_GROUPS;
+pub use instances::{InstanceRow, NewInstance, SnapshotWish};
+pub use snapshots::{MAX_SNAPSHOTS, SnapshotRow};
 pub use tokens::{JoinTokenRow, TokenRow};
 pub use users::UserRow;
 
@@ -61,6 +66,12 @@ pub enum StoreError {
         /// What was asked for.
         name: String,
     },
+    /// A snapshot whose content is no longer all here.
+    #[error("content of snapshot {name:?} is missing from the farm's store; remove it and take it again")]
+    Incomplete {
+        /// Which.
+        name: String,
+    },
     /// A bound of the configuration.
     #[error("{what}: the limit is {limit}")]
     Limit {
@@ -76,6 +87,7 @@ pub enum StoreError {
 pub struct Store {
     writer: SqlitePool,
     readers: SqlitePool,
+    known_tokens: known_tokens::KnownTokens,
 }
 
 impl Store {
@@ -93,13 +105,12 @@ impl Store {
             .synchronous(SqliteSynchronous::Normal)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(5));
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        // A connection to a file does not go stale, and trying it out would double the trips of every query.
+        let pool = || SqlitePoolOptions::new().test_before_acquire(false);
+        let writer = pool().max_connections(1).connect_with(options.clone()).await?;
         MIGRATIONS.run(&writer).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(4)
-            .connect_with(options.read_only(true).create_if_missing(false))
-            .await?;
-        Ok(Self { writer, readers })
+        let readers = pool().max_connections(4).connect_with(options.read_only(true).create_if_missing(false)).await?;
+        Ok(Self { writer, readers, known_tokens: known_tokens::KnownTokens::default() })
     }
 
     /// Closes both pools after what is in progress; later verbs fail.

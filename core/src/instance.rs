@@ -85,12 +85,20 @@ pub enum EndReason {
     BuildletForgot,
     /// The one who asked went away, or gave up, before it was ready.
     CreateCancelled,
+    /// The snapshot it was to be made from could not be put in place.
+    SnapshotFailed,
 }
 
 impl EndReason {
     /// Every reason.
-    pub const ALL: [Self; 5] =
-        [Self::Destroyed, Self::IdleExpired, Self::MaxLifetime, Self::BuildletForgot, Self::CreateCancelled];
+    pub const ALL: [Self; 6] = [
+        Self::Destroyed,
+        Self::IdleExpired,
+        Self::MaxLifetime,
+        Self::BuildletForgot,
+        Self::CreateCancelled,
+        Self::SnapshotFailed,
+    ];
 
     /// The word in SQL, logs and JSON.
     pub const fn as_str(self) -> &'static str {
@@ -100,6 +108,7 @@ impl EndReason {
             Self::MaxLifetime => "max_lifetime",
             Self::BuildletForgot => "buildlet_forgot",
             Self::CreateCancelled => "create_cancelled",
+            Self::SnapshotFailed => "snapshot_failed",
         }
     }
 

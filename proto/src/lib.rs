@@ -13,6 +13,12 @@ pub mod mote {
     tonic::include_proto!("mote.v1");
 }
 
+/// `protos.GomoteService`, what the Go project's `gomote` speaks.
+#[expect(clippy::all, clippy::allow_attributes_without_reason, reason = "generated")]
+pub mod gomote {
+    tonic::include_proto!("protos");
+}
+
 /// The Remote Execution API v2 and `google.bytestream`, as published by `bazel-remote-apis`.
 pub mod reapi {
     pub use bazel_remote_apis::build::bazel::remote::execution::v2::*;

@@ -12,6 +12,7 @@ impl From<AgentError> for Status {
             AgentError::Field(_) => Code::InvalidArgument,
             AgentError::Exhausted(_) => Code::ResourceExhausted,
             AgentError::OutOfRange(_) => Code::OutOfRange,
+            AgentError::Cut(_) => Code::Cancelled,
             AgentError::Unavailable(_) => Code::Unavailable,
             AgentError::Io { .. } => Code::Internal,
         };

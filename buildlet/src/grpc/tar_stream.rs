@@ -1,65 +1,51 @@
-//! An archive as a stream of chunks, made on a thread that waits for its reader.
+//! An archive as a stream of chunks.
 
+use super::outgoing::{Outgoing, Stop};
 use crate::archive;
 use crate::error::AgentError;
-use crate::instance::Instance;
 use bytes::{Bytes, BytesMut};
-use motefarm_core::WorkPath;
 use motefarm_proto::MAX_CHUNK_BYTES;
 use motefarm_proto::mote::{TarChunk, TarCompression};
 use std::io::{self, Write};
-use std::sync::Arc;
-use tokio::sync::mpsc;
-use tonic::Status;
+use std::os::fd::OwnedFd;
 
-/// Chunks that wait for the connection.
-const QUEUE: usize = 4;
-
-/// Streams the archive of `dir`. Ends when the receiver goes.
-pub(super) fn stream(
-    instance: &Arc<Instance>,
-    dir: &WorkPath,
-    compression: TarCompression,
-) -> Result<mpsc::Receiver<Result<TarChunk, Status>>, AgentError> {
-    let dir = archive::open_dir(&instance.work_dir(), dir)?;
-    let (chunks, receiver) = mpsc::channel(QUEUE);
-    let instance = instance.clone();
-    tokio::task::spawn_blocking(move || {
-        let mut sink = Chunks { chunks: chunks.clone(), held: BytesMut::with_capacity(MAX_CHUNK_BYTES) };
-        let written = archive::write(dir, compression, &mut sink).and_then(|()| sink.finish());
-        match written {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                let error = match error.kind() {
-                    _ if instance.is_ending() => AgentError::Ending(instance.id),
-                    io::ErrorKind::PermissionDenied => AgentError::Refused(format!("can not archive {error}")),
-                    _ => AgentError::io("can not archive")(error),
-                };
-                let _ = chunks.blocking_send(Err(error.into()));
-            }
-            _ => {}
+/// Sends the archive of `dir`.
+pub(super) fn send(chunks: &Outgoing<TarChunk>, dir: OwnedFd, compression: TarCompression) -> Result<(), Stop> {
+    let mut sink = Chunks { chunks, held: BytesMut::with_capacity(MAX_CHUNK_BYTES), stopped: None };
+    let written = archive::write(dir, compression, &mut sink).and_then(|()| sink.finish());
+    match (sink.stopped, written) {
+        (Some(stopped), _) => Err(stopped),
+        (None, Ok(())) => Ok(()),
+        (None, Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(AgentError::Refused(format!("can not archive {error}")).into())
         }
-    });
-    Ok(receiver)
+        (None, Err(error)) => Err(AgentError::io("can not archive")(error).into()),
+    }
 }
 
 /// Collects what is written into chunks of the largest size.
-struct Chunks {
-    chunks: mpsc::Sender<Result<TarChunk, Status>>,
+struct Chunks<'a> {
+    chunks: &'a Outgoing<TarChunk>,
     held: BytesMut,
+    /// What the archiver, who knows only its own errors, is not told.
+    stopped: Option<Stop>,
 }
 
-impl Chunks {
+impl Chunks<'_> {
     fn send(&mut self, data: Bytes) -> io::Result<()> {
-        self.chunks.blocking_send(Ok(TarChunk { data })).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.chunks.send(TarChunk { data }).map_err(|stop| {
+            self.stopped = Some(stop);
+            io::ErrorKind::BrokenPipe.into()
+        })
     }
 
-    fn finish(mut self) -> io::Result<()> {
+    fn finish(&mut self) -> io::Result<()> {
         let rest = self.held.split().freeze();
         if rest.is_empty() { Ok(()) } else { self.send(rest) }
     }
 }
 
-impl Write for Chunks {
+impl Write for Chunks<'_> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let taken = data.len().min(MAX_CHUNK_BYTES - self.held.len());
         self.held.extend_from_slice(&data[..taken]);

@@ -7,7 +7,7 @@ use nix::unistd::{pipe2, read};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 /// What a pipe holds by default.
-const PIPE_BYTES: usize = 64 * 1024;
+pub(super) const PIPE_BYTES: usize = 64 * 1024;
 /// What a busy one is enlarged to, where the system allows it. Idle ones stay small: the kernel
 /// counts a user's pipe pages and cuts all of them short beyond a bound.
 const BUSY_PIPE_BYTES: i32 = 1024 * 1024;

@@ -6,7 +6,7 @@ use crate::keeper::note;
 use motefarm_core::exec::Ending;
 use motefarm_core::{Clock as _, SystemClock};
 use motefarm_proto::mote::exec_spec::Overflow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 impl Supervisor {
     /// From here on what lies in the pipes is taken, bound or no bound: it is at most what pipes hold.
@@ -31,6 +31,7 @@ impl Supervisor {
                 self.owed[n] = self.owed[n].saturating_sub(length);
                 self.unwritten = Some((output.stream(), SystemClock.now().as_millis(), length));
                 self.retry_unwritten();
+                self.nap = self.pace.after_read(length, Instant::now());
                 if self.bounded && self.spool.room() == 0 {
                     self.make_room(n);
                 }

@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
+mod files;
 mod fronts;
 mod harness;
 mod instances;
+mod leased_by_use;
 mod output;
 mod processes;
 mod restarts;

@@ -96,8 +96,11 @@ async fn the_same_id_starts_once_and_another_command_under_it_is_refused() {
     let mut client = buildlet.client().await;
     let other = client.execute(execute_request(&instance, &exec, &sh("true"), 0)).await.unwrap_err();
     assert_eq!(other.code(), Code::AlreadyExists);
-    let listed =
-        client.list_execs(BuildletListExecsRequest { instance_id: instance.clone() }).await.unwrap().into_inner();
+    let listed = client
+        .list_execs(BuildletListExecsRequest { instance_id: instance.clone(), exec_ids: Vec::new() })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(listed.execs.len(), 1);
     assert_eq!((listed.execs[0].output_bytes, listed.execs[0].spec.as_ref()), (5, Some(&spec)));
     buildlet.finish().await;

@@ -51,12 +51,31 @@ async fn a_pushed_tree_becomes_a_directory() {
     let ran = run(&mut client, &instance, &ExecSpec { program: "src/app/run".into(), ..Default::default() }).await;
     assert_eq!((ran.text().as_str(), ran.ending()), ("content\n", (Ending::Exited, 0)));
     fs::write(buildlet.instance_dir(&instance).join("work/src/app/stray"), "").unwrap();
-    let again = client.sync_tree(sync).await.unwrap().into_inner();
+    let again = client.sync_tree(sync.clone()).await.unwrap().into_inner();
     assert_eq!((again.files_written, again.entries_deleted), (0, 1));
     let outside = BuildletSyncTreeRequest {
         instance_id: instance.clone(),
         sync: Some(TreeSync { dest: "../x".into(), root: Some(digests[0].clone()), ..Default::default() }),
     };
     assert_eq!(client.sync_tree(outside).await.unwrap_err().code(), Code::InvalidArgument);
+    // Content of the same size and time, put there behind the index's back, is seen by its change time.
+    let data = buildlet.instance_dir(&instance).join("work/src/app/data");
+    let modified = fs::metadata(&data).unwrap().modified().unwrap();
+    let archive = {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(8);
+        header.set_mode(0o644);
+        header.set_mtime(modified.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs());
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append_data(&mut header, "data", &b"CONTENT\n"[..]).unwrap();
+        builder.into_inner().unwrap()
+    };
+    let tar = PutTarHeader { dir: "src/app".into() };
+    let header = BuildletPutTarTarget { instance_id: instance.clone(), tar: Some(tar) };
+    let put = BuildletPutTarRequest { header: Some(header), data: archive.into() };
+    client.put_tar(tokio_stream::once(put)).await.unwrap();
+    fs::File::open(&data).unwrap().set_modified(modified).unwrap();
+    let healed = client.sync_tree(sync).await.unwrap().into_inner();
+    assert_eq!((healed.files_written, fs::read(&data).unwrap()), (1, b"content\n".to_vec()));
     buildlet.finish().await;
 }

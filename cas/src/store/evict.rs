@@ -91,8 +91,15 @@ impl Store {
     }
 
     fn evict_large(&self, digest: &Digest) {
-        // Out of the catalog first: nobody is told that it is there when it is not.
-        self.catalog_mut().forget(digest);
+        // Out of the catalog first: nobody is told that it is there when it is not. Pinned since the
+        // victims were chosen: whoever pins and then finds it in the catalog may rely on it.
+        {
+            let mut catalog = self.catalog_mut();
+            if self.0.pins.contains(digest) {
+                return;
+            }
+            catalog.forget(digest);
+        }
         let path = large::path(&self.0.dir, digest);
         if let Err(error) = std::fs::remove_file(&path) {
             tracing::warn!(path = %path.display(), %error, "evicted blob not removed");

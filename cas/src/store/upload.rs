@@ -30,9 +30,9 @@ enum Sink {
 
 /// A file that goes away unless it was renamed.
 #[derive(Debug)]
-struct TempFile {
-    path: PathBuf,
-    file: File,
+pub(super) struct TempFile {
+    pub(super) path: PathBuf,
+    pub(super) file: File,
     kept: bool,
 }
 
@@ -54,20 +54,25 @@ impl Store {
             return Err(StoreError::TooLarge { digest, limit });
         }
         let sink = if digest.size_bytes() > MAX_PACKED_BLOB_BYTES {
-            let path = self.0.dir.join("tmp").join(uuid::Uuid::new_v4().to_string());
-            let file = OpenOptions::new()
-                .create_new(true)
-                .write(true)
-                .open(&path)
-                .map_err(|error| self.no_room_or_io(error, path.clone(), digest.size_bytes()))?;
-            Sink::File(TempFile { path, file, kept: false })
+            Sink::File(self.temp_file(digest.size_bytes())?)
         } else {
             Sink::Memory(Vec::new())
         };
         Ok(Upload { store: self.clone(), expected: digest, hasher: DigestHasher::new(), written: 0, sink })
     }
 
-    fn no_room_or_io(&self, error: io::Error, path: PathBuf, bytes: u64) -> StoreError {
+    /// A file for a blob of `bytes` under way.
+    pub(super) fn temp_file(&self, bytes: u64) -> Result<TempFile, StoreError> {
+        let path = self.0.dir.join("tmp").join(uuid::Uuid::new_v4().to_string());
+        let file = OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .open(&path)
+            .map_err(|error| self.no_room_or_io(error, path.clone(), bytes))?;
+        Ok(TempFile { path, file, kept: false })
+    }
+
+    pub(super) fn no_room_or_io(&self, error: io::Error, path: PathBuf, bytes: u64) -> StoreError {
         if is_no_room(&error) {
             return StoreError::Full { dir: self.0.dir.clone(), bytes };
         }
@@ -121,7 +126,7 @@ impl Upload {
 
 impl Store {
     /// Moves a finished temporary file to its place.
-    fn adopt(&self, digest: Digest, mut temp: TempFile) -> Result<bool, StoreError> {
+    pub(super) fn adopt(&self, digest: Digest, mut temp: TempFile) -> Result<bool, StoreError> {
         let mut writer = self.writer();
         if self.catalog().place(&digest).is_some() {
             return Ok(false);

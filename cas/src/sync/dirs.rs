@@ -1,11 +1,11 @@
-//! Directory-relative file work that no link leads astray.
+//! The way to the destination, and errors that name paths.
 
 use super::SyncError;
-use crate::tree::MODE_BITS;
+pub(super) use crate::beneath::{DIRECTORY, chmod_unopenable, mode, mode_of, open_dir, permitted, stat};
 use motefarm_core::WorkPath;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, Stat, fchmod, fstat, mkdirat, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, Mode, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 /// A path of bytes below another.
 pub(super) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
@@ -23,70 +23,6 @@ pub(super) fn failed(path: &[u8]) -> impl FnOnce(Errno) -> SyncError {
     move |errno| match errno {
         Errno::NOSPC | Errno::DQUOT => SyncError::Full(path),
         _ => SyncError::Io { path, source: errno.into() },
-    }
-}
-
-pub(super) const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-/// Opens a directory. One that its mode keeps even its owner out of is given back to him first;
-/// its mode is put right in the end.
-pub(super) fn open_dir(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
-    match openat(&parent, name, DIRECTORY, Mode::empty()) {
-        Err(Errno::ACCESS) => {
-            chmod_unopenable(&parent, name, FileType::Directory, 0o700)?;
-            openat(&parent, name, DIRECTORY, Mode::empty())
-        }
-        result => result,
-    }
-}
-
-/// Sets the mode of what can not be opened for want of permission, through a descriptor that is
-/// only a path, so that it is what was looked at.
-#[cfg(target_os = "linux")]
-pub(super) fn chmod_unopenable(parent: impl AsFd, name: &[u8], kind: FileType, bits: u32) -> Result<(), Errno> {
-    use std::os::fd::AsRawFd as _;
-    let path = openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    if FileType::from_raw_mode(fstat(&path)?.st_mode) != kind {
-        return Err(Errno::ACCESS);
-    }
-    rustix::fs::chmod(format!("/proc/self/fd/{}", path.as_raw_fd()), mode(bits))
-}
-
-/// Elsewhere there is no such descriptor: it stays closed.
-#[cfg(not(target_os = "linux"))]
-pub(super) fn chmod_unopenable(_: impl AsFd, _: &[u8], _: FileType, _: u32) -> Result<(), Errno> {
-    Err(Errno::ACCESS)
-}
-
-/// Permission bits.
-#[expect(clippy::unnecessary_cast, reason = "other systems have this field in another width")]
-pub(super) fn mode_of(stat: &Stat) -> u32 {
-    stat.st_mode as u32 & MODE_BITS
-}
-
-/// Permission bits for a system call.
-pub(super) fn mode(bits: u32) -> Mode {
-    Mode::from_raw_mode((bits & MODE_BITS) as RawMode)
-}
-
-/// Stat data of an entry itself, link or not.
-pub(super) fn stat(dir: impl AsFd, name: &[u8]) -> Result<Stat, Errno> {
-    statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
-}
-
-/// Runs `change` in a directory; if its mode forbids it, lets the owner change it and runs it again.
-pub(super) fn permitted<T>(dir: impl AsFd, change: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
-    match change() {
-        Err(Errno::ACCESS) => {
-            let bits = mode_of(&fstat(&dir)?);
-            if bits & 0o700 == 0o700 {
-                return Err(Errno::ACCESS);
-            }
-            fchmod(&dir, mode(bits | 0o700))?;
-            change()
-        }
-        result => result,
     }
 }
 

@@ -1,7 +1,8 @@
 //! `mote cancel`: end executions and everything they started.
 
+use crate::broadcast;
 use crate::cli;
-use crate::commands::{Context, each, execs};
+use crate::commands::{Context, execs};
 use crate::connection::Farm;
 use crate::error::Error;
 use crate::exit_code::ExitStatus;
@@ -9,6 +10,8 @@ use crate::human;
 use motefarm_core::ExecId;
 use motefarm_proto::mote;
 use serde::Serialize;
+
+const SHAPE: &str = "mote cancel EXEC|INSTANCE...";
 
 #[derive(Serialize)]
 struct Body {
@@ -27,12 +30,10 @@ pub(crate) async fn act(context: &Context, cancel: cli::Cancel) -> Result<ExitSt
                 context.printer.message(format_args!("cancelled {count} on {word}"));
             }
         }
-        Ok(cancelled)
+        Ok(Body { cancelled })
     };
-    let done = each(context.printer, cancel.targets, one).await.map_err(|(_, error)| error)?;
-    let body = Body { cancelled: done.into_iter().flat_map(|(_, ids)| ids).collect() };
-    context.printer.data(&body, String::new)?;
-    Ok(ExitStatus::Success)
+    let targets = context.resolver(&farm, SHAPE).all(cancel.targets).await?.instances;
+    broadcast::conclude(context.printer, broadcast::each(&targets, one).await)
 }
 
 /// The ids of what was cancelled: the word itself, or all that runs on the instance it names.

@@ -41,14 +41,14 @@ pub(crate) async fn act(context: &Context, logs: cli::Logs) -> Result<ExitStatus
     let watch = Watch { exec_id: exec_id.clone(), begin, file: None, show, stdin: None, owns: false };
     let end = follow::watch(&farm, printer, &mut signals, watch).await.map_err(|broken| broken.error)?;
     let outcome = match end {
-        End::Outcome(outcome) => Some(outcome),
+        End::Outcome { outcome, .. } => Some(outcome),
         End::UpToDate | End::Left => None,
     };
     if printer.is_json() {
         let running = outcome.is_none();
         printer.json(&Last { exec_id, running, outcome: outcome.as_ref().map(json::Outcome::from) })?;
     } else if let Some(outcome) = outcome {
-        follow::explain(printer, &outcome);
+        follow::explain(printer, "the command", &outcome);
     }
     Ok(ExitStatus::Success)
 }

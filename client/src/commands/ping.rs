@@ -1,11 +1,14 @@
 //! `mote ping`: is it alive, truly? One try each, through to the machine.
 
+use crate::broadcast;
 use crate::commands::Context;
 use crate::error::Error;
 use crate::exit_code::ExitStatus;
 use crate::human;
 use motefarm_proto::mote;
 use serde::Serialize;
+
+const SHAPE: &str = "mote ping INSTANCE...";
 
 #[derive(Serialize)]
 struct Body {
@@ -23,12 +26,14 @@ struct Pinged {
 
 pub(crate) async fn act(context: &Context, instances: Vec<String>) -> Result<ExitStatus, Error> {
     let farm = context.connect().await?;
-    let ping = async |instance: &String| {
-        let request = mote::PingInstanceRequest { instance: instance.clone() };
+    let instances = context.resolver(&farm, SHAPE).all(instances).await?.instances;
+    let ping = async |instance: &str| {
+        let request = mote::PingInstanceRequest { instance: instance.to_owned() };
         let answer = farm.call_once("ping it", farm.client().ping_instance(request)).await;
-        pinged(instance, answer)
+        Ok(pinged(instance, answer))
     };
-    let pinged = futures_util::future::join_all(instances.iter().map(ping)).await;
+    let results = broadcast::each(&instances, ping).await;
+    let pinged: Vec<Pinged> = results.into_iter().filter_map(|(_, pinged)| pinged.ok()).collect();
     for one in &pinged {
         match &one.problem {
             Some(problem) => context.printer.warning(format_args!("{}: dead: {problem}", one.instance)),

@@ -1,160 +1,97 @@
 //! `mote push`: directories of instances made equal to a local tree.
 
+mod bootstrap;
+mod report;
+
 use crate::cli;
 use crate::commands::Context;
+use crate::connection::Farm;
 use crate::env_vars;
 use crate::error::Error;
 use crate::exit_code::ExitStatus;
-use crate::human;
-use crate::push::{self, Chosen, Push, Pushed, Surroundings, Synced, Tree};
-use serde::Serialize;
-use std::path::{Path, PathBuf};
+use crate::push::{self, Chosen, Prefer, Push, Pushed, Surroundings, Tree};
+use bootstrap::Bootstrap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-#[derive(Serialize)]
-struct Body<'a> {
-    tree: &'a Path,
-    dest: &'a str,
-    go_tree: bool,
-    dry_run: bool,
-    total_files: u64,
-    total_bytes: u64,
-    uploaded_blobs: u64,
-    uploaded_bytes: u64,
-    targets: Vec<Target<'a>>,
-    took_ms: u64,
-}
-
-#[derive(Serialize)]
-struct Target<'a> {
-    instance: &'a str,
-    #[serde(flatten)]
-    synced: Option<Synced>,
-    problem: Option<String>,
-}
+const SHAPE: &str = "mote push [-C DIR] INSTANCE...";
 
 pub(crate) async fn act(context: &Context, flags: cli::Push) -> Result<ExitStatus, Error> {
-    let printer = context.printer;
-    let begin = Instant::now();
-    let around = Surroundings {
-        current_dir: std::env::current_dir().map_err(|e| Error::local("find the current directory", e))?,
-        goroot: std::env::var_os(env_vars::GOROOT).filter(|root| !root.is_empty()).map(PathBuf::from),
-    };
-    let tree = Tree::choose(flags.tree.as_deref(), flags.to.as_deref(), &around)?;
-    if tree.chosen == Chosen::GoRoot {
-        printer.message(format_args!("{} is in no git checkout: taking $GOROOT", around.current_dir.display()));
-    }
-    let mut instances = flags.instances;
+    let tree = choose(context, flags.tree.as_deref(), flags.to.as_deref(), Prefer::Checkout)?;
+    let cache_file = context.settings.dirs.tree_cache(&tree.root);
+    // The walk needs no farm, and the handshake no processor to speak of.
+    let (farm, walked) = tokio::try_join!(context.connect(), push::walk(&tree, &cache_file))?;
+    let mut instances = context.resolver(&farm, SHAPE).all(flags.instances).await?.instances;
     instances.sort_unstable();
     instances.dedup();
     let verb = if flags.dry_run { "comparing" } else { "pushing" };
     let places: Vec<String> = instances.iter().map(|instance| format!("{instance}:{}", tree.dest)).collect();
-    printer.message(format_args!("{verb} {} to {}", tree.root.display(), places.join(", ")));
-    let cache_file = context.settings.dirs.tree_cache(&tree.root);
-    // The walk needs no farm, and the handshake no processor to speak of.
-    let (farm, walked) = tokio::try_join!(context.connect(), push::walk(&tree, &cache_file))?;
-    push::tell_warnings(printer, &walked);
-    let push = Push {
-        farm: &farm,
-        printer,
-        tree: &tree,
-        instances: &instances,
-        dry_run: flags.dry_run,
-        cache_file: &cache_file,
-    };
-    let pushed = push.run(walked).await?;
-    conclude(context, &tree, flags.dry_run, pushed, begin.elapsed())
+    context.printer.message(format_args!("{verb} {} to {}", tree.root.display(), places.join(", ")));
+    push::tell_warnings(context.printer, &walked);
+    let done = bring(context, &farm, &tree, walked, &instances, flags.dry_run).await?;
+    report::conclude(context, &tree, flags.dry_run, done)
 }
 
-fn conclude(
-    context: &Context,
-    tree: &Tree,
-    dry_run: bool,
-    mut pushed: Pushed,
+/// A push that is over.
+pub(super) struct Done {
+    pushed: Pushed,
+    /// Contents the tree has, for a dry run's list.
+    files: Vec<(motefarm_core::Digest, PathBuf)>,
+    bootstrap: Bootstrap,
     took: Duration,
-) -> Result<ExitStatus, Error> {
-    let printer = context.printer;
-    let asked = pushed.targets.len();
-    if asked == 1 && pushed.targets.iter().any(|(_, result)| result.is_err()) {
-        // The one error is the answer.
-        if let Some((_, Err(error))) = pushed.targets.pop() {
-            return Err(error);
-        }
-    }
-    for (instance, result) in &pushed.targets {
-        match result {
-            Ok(synced) => printer.message(line(&pushed, instance, tree, synced, dry_run, took)),
-            Err(error) => printer.warning(error),
-        }
-    }
-    let targets = pushed.targets.iter().map(|(instance, result)| Target {
-        instance,
-        synced: result.as_ref().ok().copied(),
-        problem: result.as_ref().err().map(ToString::to_string),
-    });
-    let body = Body {
-        tree: &tree.root,
-        dest: tree.dest.as_str(),
-        go_tree: tree.go_tree,
-        dry_run,
-        total_files: pushed.total_files,
-        total_bytes: pushed.total_bytes,
-        uploaded_blobs: pushed.uploaded.stored,
-        uploaded_bytes: pushed.uploaded.stored_bytes,
-        targets: targets.collect(),
-        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-    };
-    let failed = pushed.targets.iter().filter(|(_, result)| result.is_err()).count();
-    printer.data(&body, String::new)?;
-    Ok(if failed == 0 { ExitStatus::Success } else { ExitStatus::Failed })
 }
 
-fn line(pushed: &Pushed, instance: &str, tree: &Tree, synced: &Synced, dry_run: bool, took: Duration) -> String {
-    let files = human::count(pushed.total_files, "file");
-    let (verb, would) = if dry_run { ("compared", "would be ") } else { ("pushed", "") };
-    let modes = match synced.modes_changed {
-        0 => String::new(),
-        n => format!(", {n} modes {would}changed"),
-    };
-    format!(
-        "{verb} {files} ({}) to {instance}:{}: {} {would}written, {} {would}deleted{modes}, {}",
-        human::bytes(pushed.total_bytes),
-        tree.dest,
-        synced.files_written,
-        synced.entries_deleted,
-        human::took(took)
-    )
+impl Done {
+    /// The first failure, if any.
+    pub(super) fn into_result(self) -> Result<(), Error> {
+        let failed = self.pushed.targets.into_iter().map(|(_, result)| result.map(drop));
+        let bootstrap = self.bootstrap.targets.into_iter().map(|(_, result)| result.map(drop));
+        failed.chain(bootstrap).collect()
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use motefarm_core::WorkPath;
-    use motefarm_proto::mote;
-
-    #[test]
-    fn the_last_line_says_what_it_took() {
-        let pushed = Pushed {
-            total_files: 11_766,
-            total_bytes: 114_400_000,
-            uploaded: mote::UploadSummary::default(),
-            targets: Vec::new(),
-        };
-        let dest = WorkPath::parse("go").unwrap();
-        let tree = Tree { root: "/x".into(), dest, go_tree: true, chosen: Chosen::Named };
-        let synced = Synced {
-            files_written: 10,
-            bytes_written: 5,
-            files_unchanged: 11_756,
-            entries_deleted: 0,
-            modes_changed: 0,
-            files_hashed: 0,
-        };
-        let said = |dry_run| line(&pushed, "alice-linux-amd64-0", &tree, &synced, dry_run, Duration::from_millis(210));
-        assert_eq!(
-            said(false),
-            "pushed 11766 files (114.4 MB) to alice-linux-amd64-0:go: 10 written, 0 deleted, 0.21 s"
-        );
-        assert!(said(true).starts_with("compared ") && said(true).contains("10 would be written"));
+/// The tree to push, and a word about it if it was not named.
+pub(super) fn choose(
+    context: &Context,
+    named: Option<&std::path::Path>,
+    to: Option<&str>,
+    prefer: Prefer,
+) -> Result<Tree, Error> {
+    let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let around = Surroundings {
+        current_dir: std::env::current_dir().map_err(|e| Error::local("find the current directory", e))?,
+        goroot: path(env_vars::GOROOT),
+    };
+    let tree = Tree::choose(named, to, prefer, &around)?;
+    let root = tree.root.display();
+    let elsewhere = |goroot: &PathBuf| std::fs::canonicalize(goroot).is_ok_and(|goroot| goroot != tree.root);
+    match (tree.chosen, &around.goroot) {
+        (Chosen::GoRoot, _) => {
+            context.printer.message(format_args!("taking $GOROOT, {root}; -C DIR takes another tree"));
+        }
+        (Chosen::GitRoot, Some(goroot)) if elsewhere(goroot) => {
+            context.printer.message(format_args!("taking the checkout {root}, not $GOROOT; -C $GOROOT takes that"));
+        }
+        _ => {}
     }
+    Ok(tree)
+}
+
+/// Brings the tree, and with Go's own source the toolchain to build it.
+pub(super) async fn bring(
+    context: &Context,
+    farm: &Farm,
+    tree: &Tree,
+    walked: motefarm_cas::snapshot::Snapshot,
+    instances: &[String],
+    dry_run: bool,
+) -> Result<Done, Error> {
+    let begin = Instant::now();
+    let cache_file = context.settings.dirs.tree_cache(&tree.root);
+    let files = if dry_run { walked.files.clone() } else { Vec::new() };
+    let push = Push { farm, printer: context.printer, tree, instances, dry_run, cache_file: &cache_file };
+    // They go to different places, and neither needs the other before something is built.
+    let (pushed, bootstrap) =
+        tokio::try_join!(push.run(walked), bootstrap::bring(context, farm, tree, instances, dry_run))?;
+    Ok(Done { pushed, files, bootstrap, took: begin.elapsed() })
 }

@@ -1,22 +1,31 @@
-//! `mote run`: a command on an instance, its output here, its exit code ours.
+//! `mote run`: a command on instances, its output here, its exit code ours.
 
+mod member;
+mod report;
+mod several;
 mod spec;
+mod start;
+
+pub(super) use member::{Member, Screen};
+pub(super) use report::conclude;
+pub(super) use several::go_on_with;
+pub(super) use start::first_of;
 
 use crate::cli;
 use crate::commands::Context;
-use crate::connection::{Farm, Place};
+use crate::connection::Farm;
 use crate::error::Error;
 use crate::exit_code::ExitStatus;
-use crate::follow::{self, Begin, Broken, End, Show, Stdin, Watch};
-use crate::json;
+use crate::follow::{Begin, Broken, Stdin};
+use crate::group::ActiveGroup;
 use crate::output_file::OutputFile;
-use crate::printer::{Passthrough, Printer};
-use crate::run_record::{RunRecord, Runs};
+use crate::printer::Passthrough;
 use crate::signals::Signals;
+use crate::targets;
+use crate::until::Until;
+use member::First;
 use motefarm_core::{Clock as _, SystemClock};
 use motefarm_proto::mote;
-use serde::Serialize;
-use std::path::PathBuf;
 use tonic::Status;
 use uuid::Uuid;
 
@@ -24,48 +33,81 @@ use uuid::Uuid;
 /// program's own work.
 const PRUNE_ONE_IN: u32 = 32;
 
-#[derive(Serialize)]
-pub(super) struct Body {
-    pub(super) exec_id: String,
-    /// Whether it still runs (detached, or left).
-    pub(super) running: bool,
-    #[serde(flatten)]
-    pub(super) outcome: Option<json::Outcome>,
-    pub(super) output_file: Option<PathBuf>,
+pub(crate) async fn act(context: &Context, run: cli::Run) -> Result<ExitStatus, Error> {
+    let words = spec::texts(&run.words)?;
+    if let Some(pattern) = &run.until {
+        Until::new(pattern).map_err(|problem| wrong_pattern(pattern, &problem))?;
+    }
+    if run.builderenv.is_some() {
+        context.printer.message("-builderenv changes nothing: this farm's instances have no builder environments");
+    }
+    if context.group == ActiveGroup::Nobody && words.first().is_some_and(String::is_empty) {
+        return Err(Error::usage("the instance's name is empty", spec::SHAPE));
+    }
+    let status = match targets::without_group(&context.group, &words) {
+        Some((instance, rest)) => one(context, None, &run, instance, rest, true).await?,
+        None => {
+            let farm = context.connect().await?;
+            let mut targets = context.resolver(&farm, spec::SHAPE).first(words).await?;
+            match targets.instances.len() {
+                1 => {
+                    let instance = targets.instances.remove(0);
+                    one(context, Some(farm), &run, instance, targets.rest, targets.named).await?
+                }
+                _ => several::act(context, &farm, &run, targets).await?,
+            }
+        }
+    };
+    if rand::random::<u32>().is_multiple_of(PRUNE_ONE_IN) {
+        context.runs().prune(SystemClock.now());
+    }
+    Ok(status)
 }
 
-pub(crate) async fn act(context: &Context, run: cli::Run) -> Result<ExitStatus, Error> {
+/// A bad `-until`.
+fn wrong_pattern(pattern: &str, problem: &str) -> Error {
+    Error::usage(format!("-until {pattern:?}: {problem}"), "the syntax is that of Go's regexp package (RE2)")
+}
+
+/// On one instance.
+async fn one(
+    context: &Context,
+    farm: Option<Farm>,
+    run: &cli::Run,
+    instance: String,
+    rest: Vec<String>,
+    named: bool,
+) -> Result<ExitStatus, Error> {
     let printer = context.printer;
     let terminal = if printer.is_json() || run.detach { None } else { Some(Passthrough::open()?) };
     // Where the two end up in one file or terminal anyway, one pipe keeps their order exactly.
-    let merge_output = terminal.as_ref().is_none_or(Passthrough::is_one_place);
-    let (instance, spec) = spec::from_flags(&run, merge_output)?;
+    let merge_output = run.interactive || terminal.as_ref().is_none_or(Passthrough::is_one_place);
+    let spec = spec::from_flags(run, rest, named.then_some(instance.as_str()), merge_output)?;
     let exec_id = Uuid::now_v7().to_string();
     let runs = context.runs();
-    let output = match &run.output {
-        Some(path) => std::path::absolute(path).map_err(|e| Error::file("find", path, e))?,
-        None => runs.default_output(&exec_id),
-    };
-    let Place::Farm { address, .. } = &context.settings.place;
-    let record = RunRecord {
-        exec_id: exec_id.clone(),
-        instance: instance.clone(),
-        server: address.clone(),
-        command: std::iter::once(&spec.program).chain(&spec.args).cloned().collect(),
-        output: output.clone(),
-    };
+    let output = start::output_of_one(run, &instance, &runs, &exec_id)?;
+    let record = start::record(context, run, &instance, &exec_id, &spec, output)?;
     // The files are made while the farm answers our hello.
-    let (farm, file) = tokio::join!(context.connect(), async {
-        runs.remember(&record)?;
-        if run.detach { Ok(None) } else { OutputFile::create(&output).map(Some) }
-    });
-    let unwind = |error: Error| {
-        runs.forget(&exec_id);
-        if run.output.is_none() {
-            let _ = std::fs::remove_file(&output);
+    let (farm, file) = tokio::join!(
+        async {
+            match farm {
+                Some(farm) => Ok(farm),
+                None => context.connect().await,
+            }
+        },
+        async {
+            runs.remember(&record)?;
+            if run.detach {
+                return Ok(None);
+            }
+            let file = OutputFile::create(&record.output)?;
+            if record.fresh {
+                runs.note_begun(&exec_id);
+            }
+            Ok(Some(file))
         }
-        error
-    };
+    );
+    let unwind = |error: Error| start::unwind(&runs, &record, error);
     let (farm, file) = match (farm, file) {
         (Ok(farm), Ok(file)) => (farm, file),
         (Err(error), _) | (_, Err(error)) => return Err(unwind(error)),
@@ -74,31 +116,19 @@ pub(crate) async fn act(context: &Context, run: cli::Run) -> Result<ExitStatus, 
         start_detached(&farm, &instance, &exec_id, spec)
             .await
             .map_err(|e| if may_have_begun(&e) { e } else { unwind(e) })?;
-        let body = Body { exec_id: exec_id.clone(), running: true, outcome: None, output_file: None };
-        printer.data(&body, || exec_id.clone())?;
-        return Ok(ExitStatus::Success);
+        return report::detached(printer, &[(instance, Ok(exec_id))]);
     };
-    printer.message(format_args!("output in {}", output.display()));
+    printer.message(start::place(run, &record));
     let mut signals = Signals::listen()?;
-    let stdin = run.stdin.then(Stdin::open).transpose()?;
+    let stdin = (run.stdin || run.interactive).then(Stdin::open).transpose()?;
     let begin = Begin::Start { instance, spec: Box::new(spec) };
-    let show = terminal.map_or(Show::Nowhere, Show::Raw);
-    let watch = Watch { exec_id: exec_id.clone(), begin, file: Some(file), show, stdin, owns: true };
-    let end = match follow::watch(&farm, printer, &mut signals, watch).await {
-        Ok(end) => end,
-        Err(Broken { error, started: false }) if !may_have_begun(&error) => return Err(unwind(error)),
-        Err(Broken { error, .. }) => {
-            if !error.is_not_found() {
-                printer.warning(format_args!("it may still run; `mote attach {exec_id}` goes on with it"));
-            }
-            return Err(error);
-        }
-    };
-    let status = conclude(printer, &runs, &exec_id, Some(output), end)?;
-    if rand::random::<u32>().is_multiple_of(PRUNE_ONE_IN) {
-        runs.prune(SystemClock.now());
+    let screen = terminal.map_or(Screen::Nowhere, Screen::own);
+    let member = Member { farm: &farm, printer, runs: &runs, record: record.clone(), screen: &screen, several: false };
+    match member.see_through(First { begin, file, stdin }, &mut signals).await {
+        Ok(finish) => conclude(printer, &finish),
+        Err(Broken { error, started: false }) if !may_have_begun(&error) => Err(unwind(error)),
+        Err(Broken { error, .. }) => Err(error),
     }
-    Ok(status)
 }
 
 /// Whether the command may have begun in spite of the error: a refusal of the request itself says no.
@@ -115,32 +145,6 @@ fn may_have_begun(error: &Error) -> bool {
         Code::Unimplemented,
     ];
     !matches!(error, Error::Refused { code, .. } if refused_at_once.contains(code))
-}
-
-/// Says how it ended, remembers it, and turns it into our exit code.
-pub(super) fn conclude(
-    printer: Printer,
-    runs: &Runs,
-    exec_id: &str,
-    output_file: Option<PathBuf>,
-    end: End,
-) -> Result<ExitStatus, Error> {
-    let exec_id = exec_id.to_owned();
-    let End::Outcome(outcome) = end else {
-        printer.warning(format_args!("still running; mote attach {exec_id}"));
-        if printer.is_json() {
-            printer.json(&Body { exec_id, running: true, outcome: None, output_file })?;
-        }
-        return Ok(ExitStatus::Farm);
-    };
-    follow::explain(printer, &outcome);
-    let code = outcome.shell_code();
-    runs.note_end(&exec_id, code);
-    if printer.is_json() {
-        let outcome = Some(json::Outcome::from(&outcome));
-        printer.json(&Body { exec_id, running: false, outcome, output_file })?;
-    }
-    Ok(ExitStatus::Command(code))
 }
 
 /// Returns once the farm has the command for good.

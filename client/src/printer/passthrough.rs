@@ -50,6 +50,16 @@ impl Passthrough {
         Ok(Self { out: Some(Outputs { stdout, stderr }), never_blocks, writer: None })
     }
 
+    /// Both to stderr, where stdout has other things to carry.
+    pub(crate) fn to_stderr() -> Result<Self, Error> {
+        let open = || -> io::Result<Self> {
+            let (_, stderr) = platform::outputs()?;
+            let never_blocks = platform::never_blocks(&stderr);
+            Ok(Self { out: Some(Outputs { stdout: stderr.try_clone()?, stderr }), never_blocks, writer: None })
+        };
+        open().map_err(|e| Error::local("get hold of stderr", e))
+    }
+
     /// Whether stdout and stderr are the same place, so that only one order makes sense.
     pub(crate) fn is_one_place(&self) -> bool {
         self.out.as_ref().is_some_and(|out| platform::same_place(&out.stdout, &out.stderr))
@@ -65,6 +75,11 @@ impl Passthrough {
         if let Some(writer) = &self.writer {
             drop(writer.queue.reserve().await);
         }
+    }
+
+    /// What is waited on when there is no room.
+    pub(super) fn queue(&self) -> Option<mpsc::Sender<Vec<Piece>>> {
+        self.writer.as_ref().map(|writer| writer.queue.clone())
     }
 
     /// Shows a batch. Call it only when there is room. An error means that nobody can see it: it

@@ -11,7 +11,7 @@ use std::time::Duration;
 const SYNC_DEADLINE: Duration = Duration::from_secs(30 * 60);
 
 /// What it took (`TreeSyncResult`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Synced {
     pub(crate) files_written: u64,
     pub(crate) bytes_written: u64,
@@ -19,6 +19,9 @@ pub(crate) struct Synced {
     pub(crate) entries_deleted: u64,
     pub(crate) modes_changed: u64,
     pub(crate) files_hashed: u64,
+    /// Of a dry run: contents that would be sent.
+    #[serde(skip)]
+    pub(crate) would_send: Vec<Digest>,
 }
 
 pub(super) enum Answer {
@@ -44,6 +47,7 @@ fn read(answer: mote::TreeSyncResult, dry_run: bool) -> Result<Answer, convert::
         entries_deleted: answer.entries_deleted,
         modes_changed: answer.modes_changed,
         files_hashed: answer.files_hashed,
+        would_send: if dry_run { missing.clone() } else { Vec::new() },
     };
     // A dry run that could count has all it needs: missing contents are what would be uploaded.
     let counted = synced.files_written + synced.files_unchanged + synced.entries_deleted + synced.modes_changed > 0;

@@ -2,7 +2,9 @@
 
 use crate::connection::Farm;
 use crate::error::Error;
+use crate::progress::Bar;
 use crate::resume::SHORT_PATIENCE;
+use futures_util::StreamExt as _;
 use motefarm_cas::batch::{self, BatchPacker, PackError};
 use motefarm_cas::snapshot::Snapshot;
 use motefarm_core::Digest;
@@ -31,7 +33,7 @@ pub(super) async fn find_missing(
     let mut missing = HashSet::new();
     for part in digests.chunks(MAX_ASKED) {
         let request = reapi::FindMissingBlobsRequest { blob_digests: part.to_vec(), ..Default::default() };
-        let ask = async |_| farm.storage().find_missing_blobs(request.clone()).await;
+        let ask = async |_| farm.missing_blobs(request.clone()).await;
         let answer = farm.call(DOING, ask).await?;
         for digest in &answer.missing_blob_digests {
             missing.insert(convert::reapi_digest(digest).map_err(|e| Error::protocol(DOING, e))?);
@@ -46,6 +48,7 @@ pub(super) async fn upload(
     farm: &Farm,
     walked: &Snapshot,
     mut wanted: HashSet<Digest>,
+    bar: &Bar,
 ) -> Result<mote::UploadSummary, UploadError> {
     let mut retry = farm.retry("upload the tree", SHORT_PATIENCE);
     loop {
@@ -53,6 +56,8 @@ pub(super) async fn upload(
         let packer = BatchPacker::new(blobs);
         let packer = if farm.is_local() { packer.uncompressed() } else { packer };
         let (batches, packed) = batch::stream(packer);
+        let seen = bar.clone();
+        let batches = batches.inspect(move |batch| seen.add(content_bytes(batch)));
         let answer = farm.client().upload_blobs(batches).await;
         // First: a file that changed makes the farm see a short stream.
         packed.wait().await.map_err(UploadError::from)?;
@@ -62,8 +67,17 @@ pub(super) async fn upload(
                 retry.wait(&failure).await.map_err(UploadError::Failed)?;
                 wanted = find_missing(farm, wanted).await.map_err(UploadError::Failed)?;
                 retry.contact();
+                bar.restart();
             }
         }
+    }
+}
+
+/// What a batch holds, before it was compressed.
+fn content_bytes(batch: &mote::BlobBatch) -> u64 {
+    match batch.is_piece {
+        true => batch.data.len() as u64,
+        false => batch.digests.iter().map(|digest| digest.size_bytes).sum(),
     }
 }
 

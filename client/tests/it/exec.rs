@@ -239,7 +239,7 @@ fn cancel_takes_an_instance_for_all_that_runs_there() {
     }
     home.mote(&["run", "-detach", I, "/lines", "1"]);
     let cancelled = home.mote(&["cancel", "--json", I]);
-    assert_eq!(cancelled.json()["cancelled"].as_array().unwrap().len(), 2, "{cancelled:?}");
+    assert_eq!(cancelled.json()["instances"][0]["cancelled"].as_array().unwrap().len(), 2, "{cancelled:?}");
     assert_eq!(home.mote(&["attach"]).code, Some(0), "the newest interrupted one is /lines");
     assert_eq!(home.mote(&["attach"]).code, Some(130));
 }

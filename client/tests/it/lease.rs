@@ -3,6 +3,7 @@
 use crate::fake_farm::FakeFarm;
 use crate::mote::{Home, Ran};
 use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -11,11 +12,62 @@ fn stdout_has_the_name_alone_and_the_queue_is_told_on_stderr() {
     farm.state().ahead = 2;
     let ran = farm.home().mote(&["create", "linux-amd64"]);
     assert_eq!((ran.code, ran.text()), (Some(0), "alice-linux-amd64-0\n"), "{ran:?}");
-    assert!(ran.stderr.contains("# still waiting for linux-amd64: 2 requests ahead of you ("), "{ran:?}");
-    assert!(ran.stderr.contains("1 request ahead"), "{ran:?}");
+    assert!(!ran.stderr.contains("still creating"), "nothing in the first 5 s: {ran:?}");
     let created = &farm.state().created;
     assert_eq!(created.len(), 3, "each event came over a stream of its own");
     assert!(created.iter().all(|c| c.instance_id == created[0].instance_id), "and all under one id");
+}
+
+#[test]
+fn every_five_seconds_it_is_said_what_is_waited_for() {
+    let farm = FakeFarm::start();
+    farm.state().ahead = u64::MAX;
+    let home = farm.home();
+    let mut silent = home.command(["create", "-status=false", "linux-amd64"]).spawn().unwrap();
+    let mut child = home.command(["create", "linux-amd64"]).spawn().unwrap();
+    let begin = Instant::now();
+    let mut line = String::new();
+    BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "# still creating linux-amd64 (1) after 5s; 3 requests ahead of you\n");
+    assert!(begin.elapsed() > Duration::from_millis(4_500));
+    for child in [&child, &silent] {
+        kill_process(Pid::from_child(child), Signal::INT).unwrap();
+    }
+    child.wait().unwrap();
+    let mut said = String::new();
+    silent.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "# the request was withdrawn\n# error: interrupted\n");
+    silent.wait().unwrap();
+}
+
+#[test]
+fn several_are_created_together_and_survivors_are_named() {
+    let farm = FakeFarm::start();
+    let home = farm.home();
+    let three = home.mote(&["create", "-count=3", "linux-amd64"]);
+    assert_eq!(
+        (three.code, three.text()),
+        (Some(0), "alice-linux-amd64-0\nalice-linux-amd64-1\nalice-linux-amd64-2\n")
+    );
+    for n in 0..3 {
+        assert!(three.stderr.contains(&format!("# Creating alice-linux-amd64-{n}...\n")), "{three:?}");
+    }
+    let farm = FakeFarm::start();
+    farm.state().refuses = vec![2];
+    let home = farm.home();
+    let some = home.mote(&["create", "-count", "3", "-new-group", "g", "--ttl=10m", "--from=snap", "linux-amd64"]);
+    assert_eq!((some.code, some.text()), (Some(1), "alice-linux-amd64-0\nalice-linux-amd64-2\n"), "{some:?}");
+    assert!(some.stderr.contains("the queue of linux-amd64 is full"), "{some:?}");
+    let kept = "1 of 3 failed; kept in the group \"g\": alice-linux-amd64-0, alice-linux-amd64-2";
+    assert!(some.stderr.contains(kept), "{some:?}");
+    let state = farm.state();
+    assert_eq!(state.groups["g"], ["alice-linux-amd64-0", "alice-linux-amd64-2"]);
+    assert!(state.created.iter().all(|c| c.idle_timeout_ms == 600_000 && c.from_snapshot == "snap"));
+    drop(state);
+    farm.state().refuses = (1..100).collect();
+    let none = home.mote(&["create", "-new-group=h", "linux-amd64"]);
+    assert_eq!(none.code, Some(1));
+    assert!(!farm.state().groups.contains_key("h"), "so that the same can be asked for again");
 }
 
 #[test]
@@ -48,7 +100,10 @@ fn host_types_are_listed_without_a_type() {
 fn lists_and_pings_tell_what_is_left() {
     let farm = FakeFarm::start();
     let home = farm.home();
-    assert!(home.mote(&["list"]).text().contains("expires in 30m0s"));
+    assert_eq!(home.mote(&["list"]).text(), "alice-linux-amd64-0\tlinux-amd64\tbox\texpires in 30m0s\n");
+    assert!(home.mote(&["list", "-long"]).text().contains("ready"));
+    let renewed = home.mote(&["renew", "alice-linux-amd64-0"]);
+    assert_eq!(renewed.stderr, "# alice-linux-amd64-0: renewed, expires in 30m0s\n");
     assert_eq!(home.mote(&["list", "--json"]).json()["instances"][0]["name"], "alice-linux-amd64-0");
     let alive = home.mote(&["ping", "alice-linux-amd64-0"]);
     assert_eq!((alive.code, alive.text()), (Some(0), ""));

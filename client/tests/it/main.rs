@@ -4,12 +4,26 @@
 #![cfg_attr(unix, expect(clippy::unwrap_used, reason = "also the helpers of tests are tests"))]
 
 #[cfg(unix)]
+mod direct;
+#[cfg(unix)]
 mod exec;
 #[cfg(unix)]
 mod fake_farm;
 #[cfg(unix)]
+mod files;
+#[cfg(unix)]
+mod groups;
+#[cfg(unix)]
 mod lease;
 #[cfg(unix)]
+mod loops;
+#[cfg(unix)]
 mod mote;
+#[cfg(unix)]
+mod page;
+#[cfg(unix)]
+mod schema;
+#[cfg(unix)]
+mod terminal;
 #[cfg(unix)]
 mod transfer;

@@ -1,6 +1,7 @@
 //! Running `mote` with a home of its own.
 
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -27,7 +28,16 @@ impl Home {
 
     pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mote"));
-        for name in ["MOTE_SERVER", "MOTE_TOKEN", "MOTE_CA", "MOTE_FARM", "GOROOT"] {
+        for name in [
+            "MOTE_SERVER",
+            "MOTE_TOKEN",
+            "MOTE_CA",
+            "MOTE_FARM",
+            "MOTE_GROUP",
+            "GOMOTE_GROUP",
+            "GOROOT",
+            "GOROOT_BOOTSTRAP",
+        ] {
             command.env_remove(name);
         }
         command
@@ -44,6 +54,22 @@ impl Home {
     /// Runs to the end.
     pub(crate) fn mote(&self, args: &[&str]) -> Ran {
         Ran::from(self.command(args).output().unwrap())
+    }
+
+    /// The same in a group of the environment.
+    pub(crate) fn mote_in(&self, group: &str, args: &[&str]) -> Ran {
+        Ran::from(self.command(args).env("GOMOTE_GROUP", group).output().unwrap())
+    }
+
+    /// Runs to the end with something on stdin.
+    pub(crate) fn mote_fed(&self, args: &[&str], stdin: &[u8]) -> Ran {
+        let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        std::thread::scope(|scope| {
+            // One that ends without reading all of it closes the pipe.
+            scope.spawn(move || drop(pipe.write_all(stdin)));
+            Ran::from(child.wait_with_output().unwrap())
+        })
     }
 
     /// The one output file in the cache.

@@ -37,7 +37,8 @@ pub fn check_usable(row: &InstanceRow) -> Result<(), FarmError> {
 
 /// What to say of an instance that has ended.
 pub fn ended(row: &InstanceRow) -> FarmError {
-    let reason = row.end_reason.map_or("unknown", |reason| reason.as_str()).to_owned();
+    let word = row.end_reason.map_or("unknown", |reason| reason.as_str());
+    let reason = row.end_detail.as_ref().map_or_else(|| word.to_owned(), |detail| format!("{word}: {detail}"));
     FarmError::Ended { what: "instance", name: row.name.clone(), reason }
 }
 

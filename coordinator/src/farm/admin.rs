@@ -1,6 +1,6 @@
 //! Users and tokens. Callers are admins: the edge has checked.
 
-use super::FarmError;
+use super::{FarmError, snapshots};
 use crate::app::App;
 use crate::identity::{Identity, Role};
 use motefarm_core::instance::EndReason;
@@ -33,6 +33,7 @@ pub async fn remove_user(app: &Arc<App>, caller: &Identity, user: &UserName) -> 
         return Err(FarmError::Invalid("field user: you can not remove yourself; another admin can".to_owned()));
     }
     app.store.remove_user(user).await?;
+    snapshots::unpin_unneeded(app).await?;
     for row in app.store.instances(Some(user)).await? {
         app.store.end_instance(row.id, EndReason::Destroyed, app.now()).await?;
     }

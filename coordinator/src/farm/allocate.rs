@@ -1,10 +1,12 @@
 //! Giving slots to those who wait, in their order.
 
-use super::FarmError;
+use super::snapshots::Materialized;
+use super::{FarmError, snapshots};
 use crate::app::App;
 use crate::link::LinkError;
 use crate::registry::Session;
 use crate::store::InstanceRow;
+use motefarm_core::instance::EndReason;
 use motefarm_core::lease::Lease;
 use motefarm_core::{HostType, InstanceId};
 use motefarm_proto::mote;
@@ -92,6 +94,19 @@ async fn try_start(app: &Arc<App>, session: &Arc<Session>, id: InstanceId) -> Re
         made = session.link.create_instance(request) => made?,
         () = app.shutdown.cancelled() => return Ok(()),
     };
+    let materialized = tokio::select! {
+        materialized = snapshots::materialize(app, session, &row) => materialized?,
+        () = app.shutdown.cancelled() => return Ok(()),
+    };
+    if let Materialized::Never(why) = materialized {
+        tracing::warn!(instance.id = %id, instance.name = row.name, why, "the request ends");
+        if !app.store.end_instance_because(id, EndReason::SnapshotFailed, Some(&why), app.now()).await? {
+            session.link.end_instance(id).await?;
+        }
+        app.changed();
+        app.wake_reaper.notify_one();
+        return Ok(());
+    }
     let lease = Lease::grant(app.now(), row.terms);
     if app.store.make_ready(id, &work_dir, &lease).await? {
         tracing::info!(instance.id = %id, instance.name = row.name, host.type = %row.host_type, buildlet.id = session.buildlet_id, "instance ready");
@@ -103,11 +118,16 @@ async fn try_start(app: &Arc<App>, session: &Arc<Session>, id: InstanceId) -> Re
         // Ended meanwhile, and perhaps taken down before it was made.
         session.link.end_instance(id).await?;
     }
+    if row.snapshot.is_some() {
+        // Its snapshot may have been removed while it was being made.
+        snapshots::unpin_unneeded(app).await?;
+    }
     Ok(())
 }
 
 fn create_request(app: &App, row: &InstanceRow) -> mote::BuildletCreateInstanceRequest {
     mote::BuildletCreateInstanceRequest {
+        leased_by_use: false,
         instance_id: row.id.to_string(),
         name: row.name.clone(),
         terms: Some(row.terms.into()),

@@ -7,13 +7,16 @@ use crate::registry::Session;
 use crate::store::{BuildletRow, InstanceRow};
 use futures_util::StreamExt as _;
 use motefarm_core::instance::{EndReason, InstanceState};
-use motefarm_core::{HostType, InstanceId, Timestamp};
+use motefarm_core::{ExecId, HostType, InstanceId, Timestamp};
 use motefarm_proto::mote;
 use prost::Message as _;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// Executions asked about in one call.
+const MOST_EXECS_ASKED: usize = 1000;
 
 /// How a buildlet came here.
 #[derive(Debug, Clone)]
@@ -201,12 +204,18 @@ async fn take_report(app: &Arc<App>, session: &Arc<Session>, report: &mote::Buil
     }
 }
 
-/// Records the outcomes of an instance's executions that we think still run.
-async fn collect_outcomes(app: &Arc<App>, session: &Session, id: InstanceId) -> Result<(), FarmError> {
-    if app.store.running_executions(id).await?.is_empty() {
+/// Records the outcomes of an instance's executions that we think still run and nobody reads: of one
+/// that is read, the outcome comes with its output.
+pub(super) async fn collect_outcomes(app: &Arc<App>, session: &Session, id: InstanceId) -> Result<(), FarmError> {
+    let running = app.store.running_executions(id).await?;
+    let unread: Vec<ExecId> = {
+        let readers = app.readers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        running.iter().map(|exec| exec.id).filter(|id| !readers.contains_key(id)).take(MOST_EXECS_ASKED).collect()
+    };
+    if unread.is_empty() {
         return Ok(());
     }
-    let execs = match session.link.list_execs(id).await {
+    let execs = match session.link.list_execs(id, &unread).await {
         // Ended meanwhile.
         Err(LinkError::Refused(status)) if status.code() == tonic::Code::NotFound => return Ok(()),
         other => other?,

@@ -6,7 +6,7 @@ use crate::identity::Identity;
 use crate::store::NewInstance;
 use futures_util::stream::BoxStream;
 use motefarm_core::instance::{EndReason, InstanceState};
-use motefarm_core::{HostType, InstanceId};
+use motefarm_core::{HostType, InstanceId, Label};
 use motefarm_proto::mote;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,22 @@ use tokio_stream::wrappers::ReceiverStream;
 /// How often a waiting caller hears something.
 const REPEAT: Duration = Duration::from_secs(5);
 
-/// Requests an instance (once per id) and streams its state until it is ready. The request stands
-/// when the caller leaves; the reaper gives it up if nobody comes back.
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// Made by the asker.
+    pub id: InstanceId,
+    /// What.
+    pub host_type: HostType,
+    /// Shorter than the host type's, if any.
+    pub idle_timeout: Option<Duration>,
+    /// A snapshot of the caller's to begin with.
+    pub from_snapshot: Option<Label>,
+    /// Groups of the caller's to put it in.
+    pub groups: Vec<Label>,
+}
+
+/// [`create_from`] for an empty instance in no group.
 pub async fn create(
     app: &Arc<App>,
     caller: &Identity,
@@ -25,6 +39,17 @@ pub async fn create(
     host_type: HostType,
     idle_timeout: Option<Duration>,
 ) -> Result<BoxStream<'static, Result<mote::CreateInstanceEvent, FarmError>>, FarmError> {
+    create_from(app, caller, Wish { id, host_type, idle_timeout, from_snapshot: None, groups: Vec::new() }).await
+}
+
+/// Requests an instance (once per id) and streams its state until it is ready. The request stands
+/// when the caller leaves; the reaper gives it up if nobody comes back.
+pub async fn create_from(
+    app: &Arc<App>,
+    caller: &Identity,
+    wish: Wish,
+) -> Result<BoxStream<'static, Result<mote::CreateInstanceEvent, FarmError>>, FarmError> {
+    let Wish { id, host_type, idle_timeout, from_snapshot, groups } = wish;
     let known = info::host_types(app).await?;
     if !known.contains(&host_type) {
         let list: Vec<&str> = known.iter().map(HostType::as_str).collect();
@@ -43,7 +68,7 @@ pub async fn create(
         }
         terms.idle_timeout = idle.max(Duration::from_secs(1));
     }
-    let new = NewInstance { id, owner: caller.user.clone(), host_type, terms };
+    let new = NewInstance { id, owner: caller.user.clone(), host_type, terms, groups, from_snapshot };
     let row = app.store.request_instance(&new, app.config.limits.queue, app.now()).await?;
     if row.state == InstanceState::Queued {
         app.audit(caller.user.as_str(), "create", &row.name, new.host_type.as_str()).await;

@@ -1,34 +1,21 @@
-//! Running commands: recorded first, started once, streamed from any offset.
+//! Running commands: recorded first, started once.
 
+pub use super::exec_stream::ExecStream;
+use super::exec_stream::{self, Ask};
 use super::{FarmError, access, renew};
 use crate::app::App;
 use crate::identity::Identity;
-use crate::link::{LinkError, LinkStream};
 use crate::registry::Session;
 use crate::store::{InstanceRow, NewExecution};
-use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
 use motefarm_core::ExecId;
-use motefarm_core::instance::InstanceState;
-use motefarm_net::backoff::Backoff;
 use motefarm_proto::{convert, mote};
 use prost::Message as _;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
 
 /// How long a call waits for a buildlet that is out of contact.
 const CONTACT_WAIT: Duration = Duration::from_secs(20);
-/// How long a stream waits for one; after that its caller is told to try again later.
-const STREAM_WAIT: Duration = Duration::from_secs(300);
-/// A lease that nothing can renew any more is announced this long before its end.
-const WARN_BEFORE: Duration = Duration::from_secs(300);
-const WARN_EVERY: Duration = Duration::from_secs(30);
-
-/// What a caller gets of an execution.
-pub type ExecStream = BoxStream<'static, Result<mote::ExecEvent, FarmError>>;
 
 /// Starts a command, once per id, and streams it. The command lives on when the caller leaves.
 pub async fn execute(
@@ -58,7 +45,7 @@ pub async fn execute(
         spec: Some(spec),
         offset: request.offset,
     });
-    Ok(stream(app, instance, exec_id, ask))
+    Ok(exec_stream::stream(app, instance, exec_id, ask))
 }
 
 /// Streams an execution that was started before.
@@ -90,7 +77,7 @@ pub async fn attach(
             follow: request.follow,
         }),
     };
-    Ok(stream(app, instance, exec_id, ask))
+    Ok(exec_stream::stream(app, instance, exec_id, ask))
 }
 
 async fn newest(app: &App, caller: &Identity, instance: &str) -> Result<ExecId, FarmError> {
@@ -99,241 +86,20 @@ async fn newest(app: &App, caller: &Identity, instance: &str) -> Result<ExecId, 
     newest.map(|e| e.id).ok_or_else(|| FarmError::NotFound { what: "execution on", name: row.name })
 }
 
-/// What to ask the buildlet; repeated from where the stream broke.
-enum Ask {
-    Execute(mote::BuildletExecuteRequest),
-    Attach(mote::BuildletAttachExecRequest),
-}
-
-impl Ask {
-    fn offset_mut(&mut self) -> &mut u64 {
-        match self {
-            Self::Execute(request) => &mut request.offset,
-            Self::Attach(request) => &mut request.offset,
-        }
-    }
-
-    async fn send(&self, session: &Session) -> Result<LinkStream<mote::ExecEvent>, LinkError> {
-        match self {
-            Self::Execute(request) => session.link.execute(request.clone()).await,
-            Self::Attach(request) => session.link.attach(request.clone()).await,
-        }
-    }
-}
-
-fn stream(app: &Arc<App>, instance: InstanceRow, exec_id: ExecId, ask: Ask) -> ExecStream {
-    // Small: what is in flight to a slow reader is bounded by this and the windows of the links.
-    let (events, stream) = mpsc::channel(8);
-    let pump = Pump { app: app.clone(), instance, exec_id, ask, events };
-    app.spawn(pump.run());
-    Box::pin(ReceiverStream::new(stream))
-}
-
-/// Counts as a reader of an execution while it lives.
-struct Reader {
-    app: Arc<App>,
-    exec_id: ExecId,
-}
-
-impl Reader {
-    fn new(app: &Arc<App>, exec_id: ExecId) -> Self {
-        *app.readers.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).entry(exec_id).or_default() += 1;
-        Self { app: app.clone(), exec_id }
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        let mut readers = self.app.readers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(n) = readers.get_mut(&self.exec_id) {
-            *n -= 1;
-            if *n == 0 {
-                readers.remove(&self.exec_id);
-            }
-        }
-    }
-}
-
-/// How one connection's part of a stream ended.
-enum Cut {
-    /// With the outcome, or a refusal: all is said.
-    Over,
-    /// The caller left.
-    CallerLeft,
-    /// The buildlet was lost; go on at the new offset.
-    Lost(String),
-}
-
-/// Passes an execution's events from its buildlet to a caller, across any number of connections.
-struct Pump {
-    app: Arc<App>,
-    instance: InstanceRow,
-    exec_id: ExecId,
-    ask: Ask,
-    events: mpsc::Sender<Result<mote::ExecEvent, FarmError>>,
-}
-
-impl Pump {
-    async fn run(mut self) {
-        let _reader = Reader::new(&self.app, self.exec_id);
-        let app = self.app.clone();
-        let (events, instance_id) = (self.events.clone(), self.instance.id);
-        tokio::select! {
-            () = self.run_on() => {}
-            () = warn_before_end(&app, instance_id, &events) => {}
-            () = app.shutdown.cancelled() => {
-                let stopping = "the coordinator is stopping; the command runs on, attach again".to_owned();
-                let _ = events.try_send(Err(FarmError::Unavailable(stopping)));
-            }
-            () = events.closed() => {}
-        }
-        let now = app.now();
-        if let Err(error) = app.store.mark_execs_watched(&[self.exec_id], now).await {
-            tracing::debug!(exec.id = %self.exec_id, %error, "the last reader was not noted");
-        }
-    }
-
-    async fn run_on(&mut self) {
-        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
-        let mut deadline = Instant::now() + STREAM_WAIT;
-        loop {
-            let before = *self.ask.offset_mut();
-            let why = match self.one_connection().await {
-                Cut::Over | Cut::CallerLeft => return,
-                Cut::Lost(why) => why,
-            };
-            if *self.ask.offset_mut() > before {
-                backoff.reset();
-                deadline = Instant::now() + STREAM_WAIT;
-            }
-            if let Some(end) = self.instance_end().await {
-                let _ = self.events.send(Err(end)).await;
-                return;
-            }
-            if Instant::now() >= deadline {
-                let error = FarmError::Unavailable(format!(
-                    "the buildlet of {} is out of contact ({why}); the command may be running on, attach again later",
-                    self.instance.name
-                ));
-                let _ = self.events.send(Err(error)).await;
-                return;
-            }
-            tokio::time::sleep(backoff.next_wait()).await;
-        }
-    }
-
-    /// Whether the instance has ended meanwhile.
-    async fn instance_end(&self) -> Option<FarmError> {
-        match self.app.store.instance(self.instance.id).await {
-            Ok(Some(row)) if !matches!(row.state, InstanceState::Ready | InstanceState::Lost) => {
-                Some(access::ended(&row))
-            }
-            Ok(None) => Some(access::ended(&self.instance)),
-            _ => None,
-        }
-    }
-
-    async fn one_connection(&mut self) -> Cut {
-        let buildlet_id = self.instance.buildlet_id.clone().unwrap_or_default();
-        let Some(session) = self.app.registry.wait_for(&buildlet_id, Duration::from_secs(5)).await else {
-            return Cut::Lost("not connected".to_owned());
-        };
-        let mut stream = match self.ask.send(&session).await {
-            Ok(stream) => stream,
-            Err(error) => return self.refused_or_lost(error).await,
-        };
-        loop {
-            let next = tokio::select! {
-                next = stream.next() => next,
-                () = session.ended.cancelled() => return Cut::Lost("its contact ended".to_owned()),
-            };
-            let event = match next {
-                Some(Ok(event)) => event,
-                Some(Err(error)) => return self.refused_or_lost(error).await,
-                None => {
-                    // Without an outcome the end is only an answer to "what is there now".
-                    let asked_for_now = matches!(&self.ask, Ask::Attach(request) if !request.follow);
-                    return if asked_for_now { Cut::Over } else { Cut::Lost("its stream ended".to_owned()) };
-                }
-            };
-            let mut over = false;
-            match &event.event {
-                Some(mote::exec_event::Event::Output(chunk)) => {
-                    let next = self.ask.offset_mut();
-                    if chunk.offset != *next {
-                        tracing::error!(exec.id = %self.exec_id, got = chunk.offset, expected = *next, "the buildlet's output has a gap or overlap");
-                        return Cut::Lost("its output did not join".to_owned());
-                    }
-                    *next += chunk.data.len() as u64;
-                }
-                Some(mote::exec_event::Event::Outcome(outcome)) => {
-                    over = true;
-                    if let Err(error) = self.app.store.record_outcome(self.exec_id, &outcome.encode_to_vec()).await {
-                        tracing::error!(exec.id = %self.exec_id, %error, "the outcome could not be recorded");
-                    }
-                }
-                _ => {}
-            }
-            if self.events.send(Ok(event)).await.is_err() {
-                return Cut::CallerLeft;
-            }
-            if over {
-                return Cut::Over;
-            }
-        }
-    }
-
-    async fn refused_or_lost(&self, error: LinkError) -> Cut {
-        match error {
-            LinkError::Lost(why) => Cut::Lost(why),
-            refused => {
-                // An instance being taken down refuses by saying it is not there.
-                let error = match self.instance_end().await {
-                    Some(end) => end,
-                    None => FarmError::Link(refused),
-                };
-                let _ = self.events.send(Err(error)).await;
-                Cut::Over
-            }
-        }
-    }
-}
-
-/// Tells a watcher, once, that the lease ends soon although the execution runs. Never returns.
-async fn warn_before_end(
-    app: &App,
-    id: motefarm_core::InstanceId,
-    events: &mpsc::Sender<Result<mote::ExecEvent, FarmError>>,
-) {
-    loop {
-        tokio::time::sleep(WARN_EVERY).await;
-        let Ok(Some(row)) = app.store.instance(id).await else { continue };
-        let Some(lease) = row.lease else { continue };
-        let (Some(max), now) = (row.terms.max_lifetime, app.now()) else { continue };
-        let end = lease.created_at + max;
-        if end.since(now) <= WARN_BEFORE {
-            let warning = mote::LeaseEnding {
-                expires_at_ms: end.as_millis(),
-                reason: format!("{} reaches the maximum lifetime of its host type", row.name),
-            };
-            let event = mote::ExecEvent { event: Some(mote::exec_event::Event::LeaseEnding(warning)) };
-            let _ = events.send(Ok(event)).await;
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
 /// Executions of an instance, oldest first. Asks the buildlet for those that run.
 pub async fn list(app: &Arc<App>, caller: &Identity, instance: &str) -> Result<Vec<mote::ExecInfo>, FarmError> {
     let row = access::instance(app, caller, instance).await?;
-    let mut live = match row.buildlet_id.as_deref().and_then(|id| app.registry.get(id)) {
-        Some(session) => session.link.list_execs(row.id).await.unwrap_or_default(),
-        None => Vec::new(),
+    let recorded = app.store.executions(row.id).await?;
+    let ids: Vec<ExecId> = recorded.iter().map(|exec| exec.id).collect();
+    let live = match row.buildlet_id.as_deref().and_then(|id| app.registry.get(id)) {
+        Some(session) if !ids.is_empty() => session.link.list_execs(row.id, &ids).await.unwrap_or_default(),
+        _ => Vec::new(),
     };
+    let mut live: HashMap<String, mote::ExecInfo> = live.into_iter().map(|info| (info.exec_id.clone(), info)).collect();
     let mut infos = Vec::new();
-    for exec in app.store.executions(row.id).await? {
+    for exec in recorded {
         let id = exec.id.to_string();
-        let now = live.iter().position(|info| info.exec_id == id).map(|at| live.swap_remove(at));
+        let now = live.remove(&id);
         let stored = exec.outcome.as_deref().and_then(|bytes| mote::ExecOutcome::decode(bytes).ok());
         infos.push(mote::ExecInfo {
             exec_id: id,

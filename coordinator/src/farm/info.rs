@@ -63,6 +63,7 @@ pub fn instance(app: &App, row: &InstanceRow) -> mote::InstanceInfo {
         work_dir: row.work_dir.clone(),
         buildlet: row.buildlet_id.clone().unwrap_or_default(),
         running_execs: session.map_or(0, |session| session.running_in(row.id) as u64),
+        groups: row.groups.clone(),
     }
 }
 

@@ -1,10 +1,12 @@
 //! Renewing leases: by any authorised use, and by what runs.
 
-use super::{FarmError, access};
+use super::{FarmError, access, info};
 use crate::app::App;
+use crate::identity::Identity;
 use crate::store::InstanceRow;
 use motefarm_core::lease::{RenewError, Renewal};
 use motefarm_core::{ExecId, Timestamp};
+use motefarm_proto::mote;
 use std::sync::Arc;
 
 /// Renews the lease of an instance the caller was just allowed to use. Renewals within the
@@ -24,6 +26,14 @@ pub async fn renew(app: &Arc<App>, row: &InstanceRow) -> Result<(), FarmError> {
         app.renewed_until.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&row.id);
     }
     renewed
+}
+
+/// Renews the lease of the caller's instance without reaching its buildlet.
+pub async fn renew_by_name(app: &Arc<App>, caller: &Identity, name: &str) -> Result<mote::InstanceInfo, FarmError> {
+    let row = access::usable_instance(app, caller, name).await?;
+    renew(app, &row).await?;
+    let row = access::instance(app, caller, &row.id.to_string()).await?;
+    Ok(info::instance(app, &row))
 }
 
 async fn renew_stored(app: &Arc<App>, row: &InstanceRow, now: Timestamp) -> Result<(), FarmError> {

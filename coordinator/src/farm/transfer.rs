@@ -1,12 +1,12 @@
 //! Trees into instances, archives out of them.
 
-use super::{FarmError, access, exec, renew};
+use super::usage::Usage;
+use super::{FarmError, access};
 use crate::app::App;
 use crate::identity::Identity;
 use crate::link::LinkError;
 use crate::registry::Session;
-use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
+use crate::store::InstanceRow;
 use motefarm_cas::batch::{self, BatchPacker, Content, LocalBlob};
 use motefarm_core::Digest;
 use motefarm_proto::{convert, mote};
@@ -27,10 +27,19 @@ pub async fn sync_tree(
     convert::work_path("sync.dest", &sync.dest)?;
     let root = sync.root.as_ref().ok_or_else(|| FarmError::Invalid("field sync.root: is missing".to_owned()))?;
     let root = convert::digest(root)?;
-    let instance = access::usable_instance(app, caller, &request.instance).await?;
-    renew::renew(app, &instance).await?;
+    let usage = Usage::begin(app, caller, &request.instance).await?;
     let _pinned = app.cas.pin(vec![root]);
-    let session = exec::session_of(app, &instance).await?;
+    usage.during(bring(app, &usage.session, &usage.row, &sync)).await
+}
+
+/// Brings a directory of an instance to a tree; sends the buildlet what its own store lacks. Answers
+/// what blobs the farm lacks, if any: then nothing was changed.
+pub async fn bring(
+    app: &Arc<App>,
+    session: &Arc<Session>,
+    instance: &InstanceRow,
+    sync: &mote::TreeSync,
+) -> Result<mote::TreeSyncResult, FarmError> {
     for _ in 0..MOST_ROUNDS {
         let result = session.link.sync_tree(instance.id, sync.clone()).await?;
         if result.missing.is_empty() || session.reads_farm_store {
@@ -44,7 +53,7 @@ pub async fn sync_tree(
                 ..Default::default()
             });
         }
-        forward(app, &session, needed).await?;
+        forward(app, session, needed).await?;
     }
     Err(FarmError::Unavailable(format!(
         "the buildlet of {} does not keep what it is sent; is its store full?",
@@ -82,51 +91,12 @@ async fn forward(app: &App, session: &Session, digests: Vec<Digest>) -> Result<(
     }
 }
 
-/// Streams an archive of a directory of an instance.
-pub async fn get_tar(
-    app: &Arc<App>,
-    caller: &Identity,
-    request: mote::GetTarRequest,
-) -> Result<BoxStream<'static, Result<mote::TarChunk, FarmError>>, FarmError> {
-    convert::work_path("dir", &request.dir)?;
-    let instance = access::usable_instance(app, caller, &request.instance).await?;
-    renew::renew(app, &instance).await?;
-    let session = exec::session_of(app, &instance).await?;
-    let ask = mote::BuildletGetTarRequest {
-        instance_id: instance.id.to_string(),
-        dir: request.dir,
-        compression: request.compression,
-    };
-    let chunks = session.link.get_tar(ask).await?;
-    let (stopping, ended) = (app.shutdown.clone(), session.ended.clone());
-    let broken = async move {
-        tokio::select! {
-            () = stopping.cancelled() => {}
-            () = ended.cancelled() => {}
-        }
-        Err(FarmError::Unavailable(
-            "the contact to the buildlet ended in the middle of the archive; ask again".to_owned(),
-        ))
-    };
-    // The archive's end, or why it is not whole: never a short archive that looks like one.
-    let whole = chunks.map(|chunk| chunk.map_err(FarmError::from));
-    Ok(Box::pin(futures_util::stream::unfold(Some((whole, Box::pin(broken))), |state| async move {
-        let (mut whole, mut broken) = state?;
-        tokio::select! {
-            chunk = whole.next() => chunk.map(|chunk| (chunk, Some((whole, broken)))),
-            error = &mut broken => Some((error, None)),
-        }
-    })))
-}
-
 /// Reaches an instance's buildlet. Answers the round trip's time in microseconds.
 pub async fn ping(app: &Arc<App>, caller: &Identity, name: &str) -> Result<(mote::InstanceInfo, u64), FarmError> {
-    let row = access::usable_instance(app, caller, name).await?;
-    renew::renew(app, &row).await?;
-    let session = exec::session_of(app, &row).await?;
+    let usage = Usage::begin(app, caller, name).await?;
     let asked = Instant::now();
-    session.link.describe().await?;
+    usage.session.link.describe().await?;
     let round_trip = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let row = access::instance(app, caller, &row.id.to_string()).await?;
+    let row = access::instance(app, caller, &usage.id()).await?;
     Ok((super::info::instance(app, &row), round_trip))
 }

@@ -1,8 +1,12 @@
 //! `mote.v1.Farm`.
 
+mod puts;
+
 use super::status::{caller, of_batch};
 use crate::app::App;
-use crate::farm::{FarmError, create, destroy, exec, info, transfer};
+use crate::farm::{
+    FarmError, bootstrap, create, destroy, exec, fetch, files, groups, info, renew, snapshots, transfer,
+};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use motefarm_cas::batch::{BatchError, BatchReceiver};
@@ -30,6 +34,8 @@ impl Farm for FarmService {
     type ExecuteStream = StreamOf<mote::ExecEvent>;
     type AttachExecStream = StreamOf<mote::ExecEvent>;
     type GetTarStream = StreamOf<mote::TarChunk>;
+    type GetFileStream = StreamOf<mote::FileChunk>;
+    type ListDirStream = StreamOf<mote::DirListing>;
 
     async fn who_am_i(&self, request: Request<mote::WhoAmIRequest>) -> Answer<mote::WhoAmIResponse> {
         let caller = caller(&request)?;
@@ -53,8 +59,17 @@ impl Farm for FarmService {
         let id = convert::instance_id(&request.instance_id)?;
         let host_type =
             request.host_type.parse().map_err(|e| Status::invalid_argument(format!("field host_type: {e}")))?;
-        let idle = (request.idle_timeout_ms > 0).then(|| Duration::from_millis(request.idle_timeout_ms));
-        Ok(streaming(create::create(&self.0, &caller, id, host_type, idle).await?))
+        let wish = create::Wish {
+            id,
+            host_type,
+            idle_timeout: (request.idle_timeout_ms > 0).then(|| Duration::from_millis(request.idle_timeout_ms)),
+            from_snapshot: match request.from_snapshot.as_str() {
+                "" => None,
+                name => Some(groups::label("from_snapshot", name)?),
+            },
+            groups: request.groups.iter().map(|group| groups::label("groups", group)).collect::<Result<_, _>>()?,
+        };
+        Ok(streaming(create::create_from(&self.0, &caller, wish).await?))
     }
 
     async fn list_instances(
@@ -145,7 +160,114 @@ impl Farm for FarmService {
 
     async fn get_tar(&self, request: Request<mote::GetTarRequest>) -> Answer<Self::GetTarStream> {
         let caller = caller(&request)?;
-        Ok(streaming(transfer::get_tar(&self.0, &caller, request.into_inner()).await?))
+        Ok(streaming(files::get_tar(&self.0, &caller, request.into_inner()).await?))
+    }
+
+    async fn renew_instance(
+        &self,
+        request: Request<mote::RenewInstanceRequest>,
+    ) -> Answer<mote::RenewInstanceResponse> {
+        let caller = caller(&request)?;
+        let instance = renew::renew_by_name(&self.0, &caller, &request.get_ref().instance).await?;
+        Ok(Response::new(mote::RenewInstanceResponse { instance: Some(instance) }))
+    }
+
+    async fn put_file(&self, request: Request<Streaming<mote::PutFileRequest>>) -> Answer<mote::PutFileResponse> {
+        let caller = caller(&request)?;
+        let (target, content) = puts::open(request.into_inner()).await?;
+        Ok(Response::new(files::put_file(&self.0, &caller, target, content).await?))
+    }
+
+    async fn put_tar(&self, request: Request<Streaming<mote::PutTarRequest>>) -> Answer<mote::PutTarResponse> {
+        let caller = caller(&request)?;
+        let (target, archive) = puts::open(request.into_inner()).await?;
+        Ok(Response::new(files::put_tar(&self.0, &caller, target, archive).await?))
+    }
+
+    async fn put_tar_from_url(&self, request: Request<mote::PutTarFromUrlRequest>) -> Answer<mote::PutTarResponse> {
+        let caller = caller(&request)?;
+        Ok(Response::new(fetch::put_tar_from_url(&self.0, &caller, request.into_inner()).await?))
+    }
+
+    async fn get_file(&self, request: Request<mote::GetFileRequest>) -> Answer<Self::GetFileStream> {
+        let caller = caller(&request)?;
+        Ok(streaming(files::get_file(&self.0, &caller, request.into_inner()).await?))
+    }
+
+    async fn list_dir(&self, request: Request<mote::ListDirRequest>) -> Answer<Self::ListDirStream> {
+        let caller = caller(&request)?;
+        Ok(streaming(files::list_dir(&self.0, &caller, request.into_inner()).await?))
+    }
+
+    async fn remove_paths(&self, request: Request<mote::RemovePathsRequest>) -> Answer<mote::RemovePathsResponse> {
+        let caller = caller(&request)?;
+        let removed = files::remove_paths(&self.0, &caller, request.into_inner()).await?;
+        Ok(Response::new(mote::RemovePathsResponse { removed }))
+    }
+
+    async fn install_bootstrap(
+        &self,
+        request: Request<mote::InstallBootstrapRequest>,
+    ) -> Answer<mote::InstallBootstrapResponse> {
+        let caller = caller(&request)?;
+        Ok(Response::new(bootstrap::install(&self.0, &caller, &request.get_ref().instance).await?))
+    }
+
+    async fn create_snapshot(&self, request: Request<mote::CreateSnapshotRequest>) -> Answer<mote::SnapshotInfo> {
+        let caller = caller(&request)?;
+        Ok(Response::new(snapshots::create(&self.0, &caller, request.into_inner()).await?))
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<mote::ListSnapshotsRequest>,
+    ) -> Answer<mote::ListSnapshotsResponse> {
+        let caller = caller(&request)?;
+        Ok(Response::new(mote::ListSnapshotsResponse { snapshots: snapshots::list(&self.0, &caller).await? }))
+    }
+
+    async fn remove_snapshot(
+        &self,
+        request: Request<mote::RemoveSnapshotRequest>,
+    ) -> Answer<mote::RemoveSnapshotResponse> {
+        let caller = caller(&request)?;
+        snapshots::remove(&self.0, &caller, &request.get_ref().name).await?;
+        Ok(Response::new(mote::RemoveSnapshotResponse {}))
+    }
+
+    async fn create_group(&self, request: Request<mote::CreateGroupRequest>) -> Answer<mote::CreateGroupResponse> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        groups::create(&self.0, &caller, &request.group, request.if_absent).await?;
+        Ok(Response::new(mote::CreateGroupResponse {}))
+    }
+
+    async fn destroy_group(&self, request: Request<mote::DestroyGroupRequest>) -> Answer<mote::DestroyGroupResponse> {
+        let caller = caller(&request)?;
+        groups::destroy(&self.0, &caller, &request.get_ref().group).await?;
+        Ok(Response::new(mote::DestroyGroupResponse {}))
+    }
+
+    async fn list_groups(&self, request: Request<mote::ListGroupsRequest>) -> Answer<mote::ListGroupsResponse> {
+        let caller = caller(&request)?;
+        Ok(Response::new(mote::ListGroupsResponse { groups: groups::list(&self.0, &caller).await? }))
+    }
+
+    async fn add_to_group(&self, request: Request<mote::AddToGroupRequest>) -> Answer<mote::AddToGroupResponse> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        groups::add(&self.0, &caller, &request.group, &request.instances).await?;
+        Ok(Response::new(mote::AddToGroupResponse {}))
+    }
+
+    async fn remove_from_group(
+        &self,
+        request: Request<mote::RemoveFromGroupRequest>,
+    ) -> Answer<mote::RemoveFromGroupResponse> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let not_in_group = groups::remove(&self.0, &caller, &request.group, &request.instances).await?;
+        Ok(Response::new(mote::RemoveFromGroupResponse { not_in_group }))
     }
 }
 

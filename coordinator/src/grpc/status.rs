@@ -18,12 +18,17 @@ impl From<FarmError> for Status {
             FarmError::Conflict(_) => Self::already_exists(text),
             FarmError::NotReady(_) => Self::failed_precondition(text),
             FarmError::Exhausted(_) => Self::resource_exhausted(text),
+            FarmError::TimedOut(_) => Self::deadline_exceeded(text),
             FarmError::Unavailable(_) => Self::unavailable(text),
             FarmError::Link(LinkError::Lost(_)) => Self::unavailable(text),
             // The buildlet's own word: it names the field, the file or the bound.
             FarmError::Link(LinkError::Refused(status)) => Self::new(status.code(), status.message()),
             FarmError::Store(StoreError::Database(sqlx::Error::PoolClosed)) => {
                 Self::unavailable("the coordinator is stopping")
+            }
+            FarmError::Content(error) => {
+                tracing::error!(%error, "a call failed in the farm's content store");
+                Self::internal("the farm's content store failed; its operator finds the cause in the coordinator's log")
             }
             FarmError::Store(error) => {
                 tracing::error!(%error, "a call failed in the farm's database");
@@ -34,7 +39,7 @@ impl From<FarmError> for Status {
 }
 
 /// The caller, as the authorising layer found out.
-pub(super) fn caller<T>(request: &Request<T>) -> Result<Identity, Status> {
+pub(crate) fn caller<T>(request: &Request<T>) -> Result<Identity, Status> {
     request.extensions().get::<Identity>().cloned().ok_or_else(|| Status::unauthenticated("no identity"))
 }
 

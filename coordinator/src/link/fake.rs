@@ -1,6 +1,6 @@
 //! A buildlet that is not there, for tests: it remembers what it was asked and reports what it is told.
 
-use super::{Link, LinkError, LinkStream};
+use super::{Link, LinkError, LinkStream, Pieces};
 use futures_util::stream::StreamExt as _;
 use motefarm_cas::batch::BatchStream;
 use motefarm_core::{ExecId, InstanceId, Timestamp};
@@ -21,6 +21,20 @@ pub struct FakeState {
     pub creates: usize,
     /// See above.
     pub ends: usize,
+    /// Files that were put, by instance and path, and archives unpacked, by instance and directory.
+    pub files: BTreeMap<(InstanceId, String), Vec<u8>>,
+    /// See above.
+    pub archives: BTreeMap<(InstanceId, String), Vec<u8>>,
+    /// What it answers when asked for an archive, whatever of.
+    pub archive: Vec<u8>,
+    /// Trees it was asked for.
+    pub synced: Vec<(InstanceId, mote::TreeSync)>,
+    /// Refuses to bring any tree, with this.
+    pub refuse_sync: Option<String>,
+    /// Answers that these are missing when asked for a tree.
+    pub lacks: Vec<motefarm_core::Digest>,
+    /// Leaves calls for a tree without an answer.
+    pub hold_sync: bool,
 }
 
 /// See the module. Clones are the same buildlet.
@@ -94,6 +108,22 @@ async fn cut_off(connected: &mut watch::Receiver<bool>) {
     let _ = connected.wait_for(|connected| !connected).await;
 }
 
+async fn collect(mut pieces: Pieces) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        all.extend_from_slice(&piece);
+    }
+    all
+}
+
+fn instance(id: &str) -> Result<InstanceId, LinkError> {
+    id.parse().map_err(|_| not_there(id))
+}
+
+fn not_there(what: &str) -> LinkError {
+    LinkError::Refused(Box::new(Status::not_found(format!("the fake has no {what}"))))
+}
+
 fn not_faked<T>() -> Result<T, LinkError> {
     Err(LinkError::Refused(Box::new(Status::unimplemented("the fake runs nothing"))))
 }
@@ -161,7 +191,7 @@ impl Link for FakeLink {
         not_faked()
     }
 
-    async fn list_execs(&self, _: InstanceId) -> Result<Vec<mote::ExecInfo>, LinkError> {
+    async fn list_execs(&self, _: InstanceId, _: &[ExecId]) -> Result<Vec<mote::ExecInfo>, LinkError> {
         self.check()?;
         Ok(Vec::new())
     }
@@ -189,11 +219,93 @@ impl Link for FakeLink {
         not_faked()
     }
 
-    async fn sync_tree(&self, _: InstanceId, _: mote::TreeSync) -> Result<mote::TreeSyncResult, LinkError> {
-        not_faked()
+    async fn sync_tree(&self, id: InstanceId, sync: mote::TreeSync) -> Result<mote::TreeSyncResult, LinkError> {
+        self.check()?;
+        let state = {
+            let mut state = self.lock();
+            state.synced.push((id, sync));
+            state.clone()
+        };
+        self.report();
+        if state.hold_sync {
+            std::future::pending::<()>().await;
+        }
+        match state.refuse_sync {
+            Some(why) => Err(LinkError::Refused(Box::new(Status::failed_precondition(why)))),
+            None => Ok(mote::TreeSyncResult {
+                missing: state.lacks.into_iter().map(Into::into).collect(),
+                ..Default::default()
+            }),
+        }
     }
 
     async fn get_tar(&self, _: mote::BuildletGetTarRequest) -> Result<LinkStream<mote::TarChunk>, LinkError> {
-        not_faked()
+        self.check()?;
+        let chunks: Vec<_> = self
+            .lock()
+            .archive
+            .chunks(1000)
+            .map(|data| Ok(mote::TarChunk { data: bytes::Bytes::copy_from_slice(data) }))
+            .collect();
+        Ok(futures_util::stream::iter(chunks).boxed())
+    }
+
+    async fn put_file(
+        &self,
+        target: mote::BuildletPutFileTarget,
+        content: Pieces,
+    ) -> Result<mote::PutFileResponse, LinkError> {
+        let content = collect(content).await;
+        self.check()?;
+        let key = (instance(&target.instance_id)?, target.file.unwrap_or_default().path);
+        let bytes_written = content.len() as u64;
+        self.lock().files.insert(key, content);
+        Ok(mote::PutFileResponse { bytes_written })
+    }
+
+    async fn put_tar(
+        &self,
+        target: mote::BuildletPutTarTarget,
+        archive: Pieces,
+    ) -> Result<mote::PutTarResponse, LinkError> {
+        let archive = collect(archive).await;
+        self.check()?;
+        let key = (instance(&target.instance_id)?, target.tar.unwrap_or_default().dir);
+        let bytes_written = archive.len() as u64;
+        self.lock().archives.insert(key, archive);
+        Ok(mote::PutTarResponse { bytes_written, ..Default::default() })
+    }
+
+    async fn get_file(&self, request: mote::BuildletGetFileRequest) -> Result<LinkStream<mote::FileChunk>, LinkError> {
+        self.check()?;
+        let key = (instance(&request.instance_id)?, request.path);
+        let content = self.lock().files.get(&key).cloned().ok_or_else(|| not_there(&key.1))?;
+        let chunks: Vec<_> = content
+            .chunks(1000)
+            .map(|data| Ok(mote::FileChunk { data: bytes::Bytes::copy_from_slice(data), ..Default::default() }))
+            .collect();
+        Ok(futures_util::stream::iter(chunks).boxed())
+    }
+
+    async fn list_dir(&self, request: mote::BuildletListDirRequest) -> Result<LinkStream<mote::DirListing>, LinkError> {
+        self.check()?;
+        let id = instance(&request.instance_id)?;
+        let entries = self
+            .lock()
+            .files
+            .keys()
+            .filter(|(of, _)| *of == id)
+            .map(|(_, path)| mote::DirEntry { path: path.clone().into_bytes().into(), ..Default::default() })
+            .collect();
+        Ok(futures_util::stream::iter([Ok(mote::DirListing { entries })]).boxed())
+    }
+
+    async fn remove_paths(&self, request: mote::BuildletRemovePathsRequest) -> Result<u64, LinkError> {
+        self.check()?;
+        let id = instance(&request.instance_id)?;
+        let mut state = self.lock();
+        let before = state.files.len();
+        state.files.retain(|(of, path), _| *of != id || !request.paths.contains(path));
+        Ok((before - state.files.len()) as u64)
     }
 }

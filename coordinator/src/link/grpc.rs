@@ -1,13 +1,18 @@
 //! A link over gRPC: `mote.v1.Buildlet` on any channel.
 
-use super::{Link, LinkError, LinkStream};
-use futures_util::stream::StreamExt as _;
+use super::{Link, LinkError, LinkStream, Pieces};
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
 use motefarm_cas::batch::BatchStream;
 use motefarm_core::{ExecId, InstanceId, Timestamp};
 use motefarm_net::dial::Bearer;
 use motefarm_proto::mote::buildlet_client::BuildletClient;
 use motefarm_proto::{MAX_MESSAGE_BYTES, mote};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
@@ -18,6 +23,8 @@ const SHORT: Duration = Duration::from_secs(15);
 const LONG: Duration = Duration::from_secs(60);
 /// Time for a whole tree, its blobs or its files, over a slow line or onto a slow disk.
 const BULK: Duration = Duration::from_secs(1800);
+/// How long nothing may move on a stream of content. A piece costs a disk's write or a file's hash at most.
+const SILENCE: Duration = Duration::from_secs(120);
 
 type Client = BuildletClient<InterceptedService<Channel, Bearer>>;
 
@@ -55,6 +62,55 @@ fn stream<T: Send + 'static>(streaming: tonic::Streaming<T>) -> LinkStream<T> {
     streaming.map(|item| item.map_err(LinkError::from)).boxed()
 }
 
+/// A stream that is over when nothing comes on it for long.
+fn moving<T: Send + 'static>(streaming: tonic::Streaming<T>) -> LinkStream<T> {
+    stream::unfold(Some(streaming), |streaming| async move {
+        let mut streaming = streaming?;
+        match tokio::time::timeout(SILENCE, streaming.next()).await {
+            Ok(Some(Ok(item))) => Some((Ok(item), Some(streaming))),
+            Ok(Some(Err(status))) => Some((Err(status.into()), None)),
+            Ok(None) => None,
+            Err(_) => Some((Err(silent()), None)),
+        }
+    })
+    .boxed()
+}
+
+fn silent() -> LinkError {
+    LinkError::Lost(format!("nothing moved for {} s", SILENCE.as_secs()))
+}
+
+/// A put's messages. A type of its own, because the compiler can not see that a call fed by a boxed stream
+/// may cross threads.
+struct Feed<M>(BoxStream<'static, M>);
+
+impl<M> Stream for Feed<M> {
+    type Item = M;
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<M>> {
+        self.0.poll_next_unpin(context)
+    }
+}
+
+/// A put's messages, and what is told whenever the buildlet has room for one more.
+fn feed<M: Send + 'static>(first: M, pieces: Pieces, message: fn(Bytes) -> M) -> (Feed<M>, Arc<Notify>) {
+    let taken = Arc::new(Notify::new());
+    let tell = taken.clone();
+    let messages = stream::once(std::future::ready(first)).chain(pieces.map(message));
+    (Feed(messages.inspect(move |_| tell.notify_one()).boxed()), taken)
+}
+
+/// A call that may last as long as its stream of requests moves.
+async fn while_taken<T>(
+    taken: Arc<Notify>,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, LinkError> {
+    let stands_still = async { while tokio::time::timeout(SILENCE, taken.notified()).await.is_ok() {} };
+    tokio::select! {
+        answer = call => Ok(answer?.into_inner()),
+        () = stands_still => Err(silent()),
+    }
+}
+
 #[tonic::async_trait]
 impl Link for GrpcLink {
     async fn describe(&self) -> Result<mote::BuildletDescription, LinkError> {
@@ -90,8 +146,9 @@ impl Link for GrpcLink {
         within(LONG, self.bulk.clone().attach_exec(request)).await.map(stream)
     }
 
-    async fn list_execs(&self, id: InstanceId) -> Result<Vec<mote::ExecInfo>, LinkError> {
-        let request = mote::BuildletListExecsRequest { instance_id: id.to_string() };
+    async fn list_execs(&self, id: InstanceId, only: &[ExecId]) -> Result<Vec<mote::ExecInfo>, LinkError> {
+        let exec_ids = only.iter().map(ToString::to_string).collect();
+        let request = mote::BuildletListExecsRequest { instance_id: id.to_string(), exec_ids };
         Ok(within(SHORT, self.control.clone().list_execs(request)).await?.execs)
     }
 
@@ -129,6 +186,38 @@ impl Link for GrpcLink {
     }
 
     async fn get_tar(&self, request: mote::BuildletGetTarRequest) -> Result<LinkStream<mote::TarChunk>, LinkError> {
-        within(LONG, self.bulk.clone().get_tar(request)).await.map(stream)
+        within(LONG, self.bulk.clone().get_tar(request)).await.map(moving)
+    }
+
+    async fn put_file(
+        &self,
+        target: mote::BuildletPutFileTarget,
+        content: Pieces,
+    ) -> Result<mote::PutFileResponse, LinkError> {
+        let first = mote::BuildletPutFileRequest { header: Some(target), data: Bytes::new() };
+        let (messages, taken) = feed(first, content, |data| mote::BuildletPutFileRequest { header: None, data });
+        while_taken(taken, self.bulk.clone().put_file(Request::new(messages))).await
+    }
+
+    async fn put_tar(
+        &self,
+        target: mote::BuildletPutTarTarget,
+        archive: Pieces,
+    ) -> Result<mote::PutTarResponse, LinkError> {
+        let first = mote::BuildletPutTarRequest { header: Some(target), data: Bytes::new() };
+        let (messages, taken) = feed(first, archive, |data| mote::BuildletPutTarRequest { header: None, data });
+        while_taken(taken, self.bulk.clone().put_tar(Request::new(messages))).await
+    }
+
+    async fn get_file(&self, request: mote::BuildletGetFileRequest) -> Result<LinkStream<mote::FileChunk>, LinkError> {
+        within(LONG, self.bulk.clone().get_file(request)).await.map(moving)
+    }
+
+    async fn list_dir(&self, request: mote::BuildletListDirRequest) -> Result<LinkStream<mote::DirListing>, LinkError> {
+        within(LONG, self.bulk.clone().list_dir(request)).await.map(moving)
+    }
+
+    async fn remove_paths(&self, request: mote::BuildletRemovePathsRequest) -> Result<u64, LinkError> {
+        Ok(within(BULK, self.bulk.clone().remove_paths(request)).await?.removed)
     }
 }

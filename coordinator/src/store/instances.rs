@@ -1,11 +1,11 @@
 //! Instances and the queue.
 
-use super::{Store, StoreError, damaged, leases::LeaseColumns, to_db};
+use super::{Store, StoreError, damaged, groups, leases::LeaseColumns, snapshots, to_db};
 use motefarm_core::instance::{EndReason, InstanceState};
 use motefarm_core::lease::{Lease, LeaseTerms};
 use motefarm_core::name::{UserName, next_instance_name};
 use motefarm_core::wait_queue::{WaitQueue, Waiter};
-use motefarm_core::{HostType, InstanceId, Timestamp};
+use motefarm_core::{Digest, HostType, InstanceId, Label, Timestamp};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow as _, Row as _};
 use std::collections::BTreeSet;
@@ -37,6 +37,23 @@ pub struct InstanceRow {
     pub terms: LeaseTerms,
     /// Its lease, once ready.
     pub lease: Option<Lease>,
+    /// The groups it is in, by name.
+    pub groups: Vec<String>,
+    /// What it is made from.
+    pub snapshot: Option<SnapshotWish>,
+    /// What there is to say of its end besides the reason.
+    pub end_detail: Option<String>,
+}
+
+/// The tree an instance begins with, as it was when the instance was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotWish {
+    /// Which snapshot of the owner's that was.
+    pub name: String,
+    /// Where it goes.
+    pub dir: String,
+    /// Its root.
+    pub root: Digest,
 }
 
 /// What is asked for.
@@ -50,6 +67,10 @@ pub struct NewInstance {
     pub host_type: HostType,
     /// On which terms.
     pub terms: LeaseTerms,
+    /// Groups to put it in; each must be there.
+    pub groups: Vec<Label>,
+    /// The owner's snapshot to make it from.
+    pub from_snapshot: Option<Label>,
 }
 
 macro_rules! select {
@@ -57,7 +78,8 @@ macro_rules! select {
         concat!(
             "SELECT i.id, i.name, i.owner, i.host_type, i.state, i.buildlet_id, i.work_dir, i.created_ms, ",
             "i.watched_ms, i.end_reason, l.idle_timeout_ms, l.max_lifetime_ms, l.unwatched_limit_ms, ",
-            "l.granted_ms, l.expires_ms FROM instances i JOIN leases l ON l.instance_id = i.id ",
+            "l.granted_ms, l.expires_ms, i.snapshot_name, i.snapshot_dir, i.snapshot_hash, i.snapshot_size, i.end_detail, ",
+            "(SELECT group_concat(m.group_name) FROM group_members m WHERE m.instance_id = i.id) AS groups FROM instances i JOIN leases l ON l.instance_id = i.id ",
             $rest
         )
     };
@@ -68,6 +90,18 @@ fn parse(row: &SqliteRow) -> Result<InstanceRow, StoreError> {
     let state = text("state")?;
     let lease = LeaseColumns::from_row(row)?;
     let reason: Option<String> = row.try_get("end_reason")?;
+    // No label holds a comma.
+    let groups: Option<String> = row.try_get("groups")?;
+    let mut groups: Vec<String> = groups.iter().flat_map(|all| all.split(',')).map(str::to_owned).collect();
+    groups.sort_unstable();
+    let snapshot = match row.try_get::<Option<Vec<u8>>, _>("snapshot_hash")? {
+        Some(hash) => Some(SnapshotWish {
+            name: text("snapshot_name")?,
+            dir: text("snapshot_dir")?,
+            root: snapshots::digest("instances", &hash, row.try_get("snapshot_size")?)?,
+        }),
+        None => None,
+    };
     Ok(InstanceRow {
         id: text("id")?.parse().map_err(|e| damaged("instances", "id", e))?,
         name: text("name")?,
@@ -81,6 +115,9 @@ fn parse(row: &SqliteRow) -> Result<InstanceRow, StoreError> {
         end_reason: reason.as_deref().and_then(EndReason::from_word),
         terms: lease.terms(),
         lease: lease.lease(),
+        groups,
+        snapshot,
+        end_detail: row.try_get("end_detail")?,
     })
 }
 
@@ -91,7 +128,8 @@ fn parse_all(rows: &[SqliteRow]) -> Result<Vec<InstanceRow>, StoreError> {
 impl Store {
     /// Puts a request into the queue, once: a repeat by the same owner for the same type finds the
     /// first. [`StoreError::Exists`] if the id is somebody else's or for something else,
-    /// [`StoreError::Limit`] if `queue_limit` others wait.
+    /// [`StoreError::NotFound`] if there is no such group or snapshot, [`StoreError::Incomplete`] if the
+    /// snapshot is no longer whole, [`StoreError::Limit`] if `queue_limit` others wait.
     pub async fn request_instance(
         &self,
         new: &NewInstance,
@@ -103,10 +141,25 @@ impl Store {
             sqlx::query(select!("WHERE i.id = ?")).bind(new.id.to_string()).fetch_optional(&mut *tx).await?
         {
             let found = parse(&row)?;
-            if found.owner != new.owner || found.host_type != new.host_type {
+            let wish = found.snapshot.as_ref().map(|snapshot| snapshot.name.as_str());
+            let same = found.owner == new.owner && found.host_type == new.host_type;
+            if !same || wish != new.from_snapshot.as_ref().map(Label::as_str) {
                 return Err(StoreError::Exists { what: "instance", name: new.id.to_string() });
             }
             return Ok(found);
+        }
+        for group in &new.groups {
+            groups::require(&mut tx, &new.owner, group).await?;
+        }
+        let snapshot = match &new.from_snapshot {
+            Some(name) => {
+                let found = snapshots::find(&mut tx, &new.owner, name).await?;
+                Some(found.ok_or_else(|| snapshots::unknown(name))?)
+            }
+            None => None,
+        };
+        if let Some(lost) = snapshot.as_ref().filter(|snapshot| snapshot.damaged) {
+            return Err(StoreError::Incomplete { name: lost.name.to_string() });
         }
         let waiting: i64 =
             sqlx::query_scalar("SELECT count(*) FROM instances WHERE state = 'queued'").fetch_one(&mut *tx).await?;
@@ -114,7 +167,8 @@ impl Store {
             return Err(StoreError::Limit { what: "the queue for instances is full", limit: queue_limit });
         }
         let mut taken: BTreeSet<String> = sqlx::query_scalar(
-            "SELECT name FROM instances WHERE owner = ? AND state IN ('queued', 'starting', 'ready', 'lost')",
+            "SELECT name FROM instances WHERE owner = ? AND state <> 'gone' \
+             AND +state IN ('queued', 'starting', 'ready', 'lost')",
         )
         .bind(new.owner.as_str())
         .fetch_all(&mut *tx)
@@ -136,7 +190,8 @@ impl Store {
             taken.insert(name);
         };
         sqlx::query(
-            "INSERT INTO instances (id, name, owner, host_type, state, watched_ms, created_ms) VALUES (?, ?, ?, ?, 'queued', ?, ?)",
+            "INSERT INTO instances (id, name, owner, host_type, state, watched_ms, created_ms, snapshot_name, \
+             snapshot_dir, snapshot_hash, snapshot_size) VALUES (?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?)",
         )
         .bind(new.id.to_string())
         .bind(&name)
@@ -144,9 +199,16 @@ impl Store {
         .bind(new.host_type.as_str())
         .bind(now.as_millis())
         .bind(now.as_millis())
+        .bind(snapshot.as_ref().map(|snapshot| snapshot.name.as_str()))
+        .bind(snapshot.as_ref().map(|snapshot| snapshot.dir.as_str()))
+        .bind(snapshot.as_ref().map(|snapshot| snapshot.root.hash().as_slice()))
+        .bind(snapshot.as_ref().map(|snapshot| to_db(snapshot.root.size_bytes())))
         .execute(&mut *tx)
         .await?;
         LeaseColumns::insert_terms(&mut tx, new.id, &new.terms).await?;
+        for group in &new.groups {
+            groups::join(&mut tx, &new.owner, group, &new.id.to_string()).await?;
+        }
         let row = sqlx::query(select!("WHERE i.id = ?")).bind(new.id.to_string()).fetch_one(&mut *tx).await?;
         let row = parse(&row)?;
         tx.commit().await?;
@@ -170,13 +232,12 @@ impl Store {
 
     /// Everything that is not gone, by name; of one owner if given.
     pub async fn instances(&self, owner: Option<&UserName>) -> Result<Vec<InstanceRow>, StoreError> {
-        let rows =
-            sqlx::query(select!("WHERE i.state <> 'gone' AND (? IS NULL OR i.owner = ?) ORDER BY i.name, i.seq"))
-                .bind(owner.map(UserName::as_str))
-                .bind(owner.map(UserName::as_str))
-                .fetch_all(&self.readers)
-                .await?;
-        parse_all(&rows)
+        let query = match owner {
+            Some(owner) => sqlx::query(select!("WHERE i.owner = ? AND i.state <> 'gone' ORDER BY i.name, i.seq"))
+                .bind(owner.as_str()),
+            None => sqlx::query(select!("WHERE i.state <> 'gone' ORDER BY i.name, i.seq")),
+        };
+        parse_all(&query.fetch_all(&self.readers).await?)
     }
 
     /// Everything not gone that was assigned to this buildlet.
@@ -255,7 +316,8 @@ impl Store {
     pub async fn assign(&self, id: InstanceId, buildlet_id: &str, slots: u64) -> Result<bool, StoreError> {
         let mut tx = self.write().await?;
         let held: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM instances WHERE buildlet_id = ? AND state IN ('starting', 'ready', 'lost', 'ending')",
+            "SELECT count(*) FROM instances WHERE buildlet_id = ? AND state <> 'gone' \
+             AND +state IN ('starting', 'ready', 'lost', 'ending')",
         )
         .bind(buildlet_id)
         .fetch_one(&mut *tx)
@@ -313,10 +375,12 @@ impl Store {
     /// Every ready instance of a buildlet is out of contact.
     pub async fn buildlet_lost(&self, buildlet_id: &str) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
-        sqlx::query("UPDATE instances SET state = 'lost' WHERE state = 'ready' AND buildlet_id = ?")
-            .bind(buildlet_id)
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "UPDATE instances SET state = 'lost' WHERE +state = 'ready' AND state <> 'gone' AND buildlet_id = ?",
+        )
+        .bind(buildlet_id)
+        .execute(&mut *tx)
+        .await?;
         Ok(tx.commit().await?)
     }
 
@@ -328,13 +392,26 @@ impl Store {
     /// Decides that a live instance ends, and why. False if that was decided before. The one place
     /// where an end is decided; ending its processes follows.
     pub async fn end_instance(&self, id: InstanceId, reason: EndReason, now: Timestamp) -> Result<bool, StoreError> {
+        self.end_instance_because(id, reason, None, now).await
+    }
+
+    /// As [`Store::end_instance`], with more to say of why.
+    pub async fn end_instance_because(
+        &self,
+        id: InstanceId,
+        reason: EndReason,
+        detail: Option<&str>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         let mut tx = self.write().await?;
         // What no buildlet was asked for has nothing to take down.
         let done = sqlx::query(
             "UPDATE instances SET state = CASE WHEN state = 'queued' THEN 'gone' ELSE 'ending' END, \
-             end_reason = ?, ended_ms = ? WHERE id = ? AND state IN ('queued', 'starting', 'ready', 'lost')",
+             end_reason = ?, end_detail = ?, ended_ms = ? \
+             WHERE id = ? AND state IN ('queued', 'starting', 'ready', 'lost')",
         )
         .bind(reason.as_str())
+        .bind(detail)
         .bind(now.as_millis())
         .bind(id.to_string())
         .execute(&mut *tx)
@@ -371,7 +448,9 @@ impl Store {
 
     /// Instances whose lease is over by `now`.
     pub async fn leases_due(&self, now: Timestamp) -> Result<Vec<InstanceRow>, StoreError> {
-        let rows = sqlx::query(select!("WHERE l.expires_ms <= ? AND i.state IN ('ready', 'lost') LIMIT 1000"))
+        // The plus keeps SQLite from going through all live instances by their state: by expiry it is
+        // those that are due.
+        let rows = sqlx::query(select!("WHERE l.expires_ms <= ? AND +i.state IN ('ready', 'lost') LIMIT 1000"))
             .bind(now.as_millis())
             .fetch_all(&self.readers)
             .await?;

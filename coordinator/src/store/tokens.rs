@@ -83,6 +83,10 @@ impl Store {
 
     /// Who has the token with this hash at `now`; notes its use.
     pub async fn identify(&self, hash: &SecretHash, now: Timestamp) -> Result<Option<Identity>, StoreError> {
+        let asked = match self.known_tokens.get(hash.as_bytes(), now) {
+            Ok(identity) => return Ok(Some(identity)),
+            Err(asked) => asked,
+        };
         let row: Option<(String, String, Option<i64>)> = sqlx::query_as(
             "SELECT u.name, u.role, t.last_used_ms FROM tokens t JOIN users u ON u.name = t.user_name \
              WHERE t.hash = ? AND (t.expires_ms IS NULL OR t.expires_ms > ?)",
@@ -101,10 +105,12 @@ impl Store {
                 .await?;
             tx.commit().await?;
         }
-        Ok(Some(Identity {
+        let identity = Identity {
             user: name.parse().map_err(|e| damaged("users", "name", e))?,
             role: Role::from_word(&role).ok_or_else(|| damaged("users", "role", role))?,
-        }))
+        };
+        self.known_tokens.keep(asked, *hash.as_bytes(), &identity, now);
+        Ok(Some(identity))
     }
 
     /// Tokens, of one user if given.
@@ -139,6 +145,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         tx.commit().await?;
+        self.known_tokens.forget();
         match done.rows_affected() {
             0 => Err(StoreError::NotFound { what: "token", name: format!("{user}/{name}") }),
             _ => Ok(()),

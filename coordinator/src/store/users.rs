@@ -48,11 +48,15 @@ impl Store {
             .collect()
     }
 
-    /// Removes a user and all their tokens.
+    /// Removes a user and all their tokens, groups and snapshots.
     pub async fn remove_user(&self, name: &UserName) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
         let done = sqlx::query("DELETE FROM users WHERE name = ?").bind(name.as_str()).execute(&mut *tx).await?;
+        for query in ["DELETE FROM groups WHERE owner = ?", "DELETE FROM snapshots WHERE owner = ?"] {
+            sqlx::query(query).bind(name.as_str()).execute(&mut *tx).await?;
+        }
         tx.commit().await?;
+        self.known_tokens.forget();
         match done.rows_affected() {
             0 => Err(StoreError::NotFound { what: "user", name: name.to_string() }),
             _ => Ok(()),

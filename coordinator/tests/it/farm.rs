@@ -5,13 +5,16 @@ use motefarm_cas::store::{Store as Cas, StoreLimits};
 use motefarm_coordinator::app::App;
 use motefarm_coordinator::config::{Config, File, Overrides};
 use motefarm_coordinator::farm::contact::{self, Origin};
+use motefarm_coordinator::farm::create::Wish;
 use motefarm_coordinator::farm::reap::Reaper;
-use motefarm_coordinator::farm::{FarmError, allocate, create};
+use motefarm_coordinator::farm::{FarmError, allocate, create, snapshots};
 use motefarm_coordinator::identity::{Identity, Role};
 use motefarm_coordinator::link::fake::FakeLink;
 use motefarm_coordinator::store::{InstanceRow, NewExecution, Store};
 use motefarm_core::instance::InstanceState;
 use motefarm_core::{ExecId, InstanceId, SettableClock, Timestamp};
+use motefarm_proto::mote;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -40,8 +43,10 @@ impl TestFarm {
             File::parse(&text).unwrap().resolve(Overrides::default(), dir.path().to_owned()).unwrap();
         let store = Store::open(&dir.path().join("farm.db")).await.unwrap();
         store.all_lost().await.unwrap();
-        let cas = Cas::open(&dir.path().join("cas"), StoreLimits::default()).unwrap();
+        let limits = StoreLimits { max_bytes: resolved.cas_max_bytes, ..StoreLimits::default() };
+        let cas = Cas::open(&dir.path().join("cas"), limits).unwrap();
         let app = App::new(resolved, store, cas, clock.clone());
+        snapshots::pin_again(&app).await.unwrap();
         Self { app, clock, reaper: Reaper::default(), dir, config }
     }
 
@@ -74,6 +79,34 @@ impl TestFarm {
 
     pub(crate) fn alice() -> Identity {
         Identity { user: "alice".parse().unwrap(), role: Role::User }
+    }
+
+    pub(crate) fn bob() -> Identity {
+        Identity { user: "bob".parse().unwrap(), role: Role::User }
+    }
+
+    /// A farm with one buildlet, `b1`, in contact.
+    pub(crate) async fn with_buildlet(config: &str) -> (Self, FakeLink) {
+        let farm = Self::new(config).await;
+        let buildlet = FakeLink::new("b1", TYPE, 8);
+        farm.connect(&buildlet, "b1").await;
+        (farm, buildlet)
+    }
+
+    pub(crate) fn wish(n: u128) -> Wish {
+        let id = InstanceId::from_uuid(Uuid::from_u128(n));
+        Wish { id, host_type: TYPE.parse().unwrap(), idle_timeout: None, from_snapshot: None, groups: Vec::new() }
+    }
+
+    /// Asks for what is wished and answers the first word of it.
+    pub(crate) async fn ask(&self, caller: &Identity, wish: Wish) -> Result<mote::InstanceInfo, FarmError> {
+        let mut stream = create::create_from(&self.app, caller, wish).await?;
+        Ok(stream.next().await.unwrap()?.instance.unwrap())
+    }
+
+    /// Where the farm keeps everything.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     pub(crate) async fn request(&self, n: u128) -> Result<InstanceId, FarmError> {

@@ -2,7 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bootstrap;
 mod farm;
+mod fetch;
+mod files;
+mod groups;
+mod info;
 mod join;
 mod leases;
+mod notify;
 mod queue;
+mod scale;
+mod snapshots;

@@ -124,7 +124,7 @@ fn who_may_not_learns_nothing() {
     let create = mote::CreateInstanceRequest {
         instance_id: mote.id.clone(),
         host_type: TestFarm::host_type(),
-        idle_timeout_ms: 0,
+        ..Default::default()
     };
     assert!(rpc.wait(async { rpc.farm().create_instance(create).await?.into_inner().message().await }).is_err());
 
@@ -312,7 +312,7 @@ fn malformed_messages_are_refused_by_field() {
         let create = mote::CreateInstanceRequest {
             instance_id: id.to_owned(),
             host_type: TestFarm::host_type(),
-            idle_timeout_ms: 0,
+            ..Default::default()
         };
         refused(rpc.wait(rpc.farm().create_instance(create)).map(drop), Code::InvalidArgument);
         refused(

@@ -17,7 +17,10 @@ fn a_lease_is_created_listed_pinged_and_destroyed() {
     assert_eq!(created.out(), named(&farm, 0), "stdout holds the name and nothing else");
     assert_eq!(farm.mote(["create", &host_type]).ok().out(), named(&farm, 1));
     let list = farm.mote(["list"]).ok().out();
-    assert!(list.contains(&named(&farm, 0)) && list.contains(&named(&farm, 1)) && list.contains("ready"), "{list}");
+    assert!(
+        list.contains(&named(&farm, 0)) && list.contains(&named(&farm, 1)) && list.contains("expires in"),
+        "{list}"
+    );
     farm.mote(["ping", &named(&farm, 0), &named(&farm, 1)]).ok().says(&["alive"]);
     let types = farm.mote(["create"]).ok().out();
     assert!(types.contains(&host_type), "without a type the types are listed: {types}");

@@ -6,10 +6,14 @@
 //! machine says SKIPPED and why.
 
 mod bad_input;
+mod deploy;
+mod direct;
 mod exec;
+mod gomote;
 mod kill;
 mod lease;
 mod link;
+mod page;
 mod push;
 mod sandbox;
 mod tidy;

@@ -5,25 +5,40 @@ use crate::error::Error;
 use motefarm_proto::{convert, mote};
 use std::ffi::OsString;
 
-const SHAPE: &str = "mote run [OPTIONS] INSTANCE COMMAND [ARGS]...";
+pub(super) const SHAPE: &str = "mote run [OPTIONS] [INSTANCE] COMMAND [ARGS]...";
+/// What Go's own tests take as a word not to use the network.
+const FIREWALL: &str = "GO_DISABLE_OUTBOUND_NETWORK=true";
 
-/// Instance and command.
-pub(super) fn from_flags(run: &cli::Run, merge_output: bool) -> Result<(String, mote::ExecSpec), Error> {
-    let mut words = run.words.iter().map(text).collect::<Result<Vec<String>, Error>>()?.into_iter().peekable();
-    let instance = words.next().filter(|word| !word.is_empty());
-    let instance = instance.ok_or_else(|| Error::usage("the instance's name is empty", SHAPE))?;
+/// The words behind the options, as text.
+pub(super) fn texts(words: &[OsString]) -> Result<Vec<String>, Error> {
+    words.iter().map(text).collect()
+}
+
+/// The command. `instance`: the word before `words`, if there was one.
+pub(super) fn from_flags(
+    run: &cli::Run,
+    words: Vec<String>,
+    instance: Option<&str>,
+    merge_output: bool,
+) -> Result<mote::ExecSpec, Error> {
+    let mut words = words.into_iter().peekable();
     if words.next_if(|word| word == "--").is_none()
+        && let Some(instance) = instance
         && let Some(option) = words.peek().filter(|word| word.starts_with('-'))
     {
         let problem = format!("{option} stands behind the instance {instance}, where the command should be");
         return Err(Error::usage(problem, format!("options come first: mote run {option} ... {instance} COMMAND")));
     }
     let Some(program) = words.next() else {
-        return Err(Error::usage(format!("there is no command to run on {instance}"), SHAPE));
+        let place = instance.map(|instance| format!(" on {instance}")).unwrap_or_default();
+        return Err(Error::usage(format!("there is no command to run{place}"), SHAPE));
     };
-    let env: Vec<String> = run.env.iter().filter(|entry| !entry.is_empty()).cloned().collect();
+    let mut env: Vec<String> = run.env.iter().filter(|entry| !entry.is_empty()).cloned().collect();
     if let Some(bad) = env.iter().find(|entry| entry.find('=').is_none_or(|at| at == 0)) {
         return Err(Error::usage(format!("-e {bad}: not a NAME=VALUE"), format!("-e {bad}=VALUE")));
+    }
+    if run.firewall {
+        env.push(FIREWALL.to_owned());
     }
     let path = run.path.as_deref().filter(|list| !list.is_empty());
     let spec = mote::ExecSpec {
@@ -34,13 +49,13 @@ pub(super) fn from_flags(run: &cli::Run, merge_output: bool) -> Result<(String, 
         env,
         path: path.map(|list| list.split(',').map(str::to_owned).collect()).unwrap_or_default(),
         merge_output,
-        stdin: run.stdin,
+        stdin: run.stdin || run.interactive,
         timeout_ms: run.timeout.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
         debug: run.debug,
         ..mote::ExecSpec::default()
     };
     convert::check_exec_spec(&spec).map_err(|error| Error::usage(error.to_string(), SHAPE))?;
-    Ok((instance, spec))
+    Ok(spec)
 }
 
 fn text(word: &OsString) -> Result<String, Error> {
@@ -62,7 +77,9 @@ mod tests {
         let Verb::Run(run) = Cli::try_parse_from(crate::go_flags::rewrite(&Cli::command(), line)).unwrap().verb else {
             panic!("not run")
         };
-        from_flags(&run, true)
+        let mut words = texts(&run.words)?;
+        let instance = words.remove(0);
+        from_flags(&run, words, Some(&instance), true).map(|spec| (instance, spec))
     }
 
     #[test]
@@ -97,6 +114,14 @@ mod tests {
     fn absolute_commands_are_the_machines() {
         assert!(typed(&["i", "/bin/true"]).unwrap().1.system_level);
         assert!(typed(&["-system", "i", "true"]).unwrap().1.system_level);
+    }
+
+    #[test]
+    fn gomotes_other_flags_mean_what_they_meant() {
+        let spec = typed(&["-firewall", "-e", "GO_DISABLE_OUTBOUND_NETWORK=false", "-debug", "i", "x"]).unwrap().1;
+        assert_eq!(spec.env.last().unwrap(), "GO_DISABLE_OUTBOUND_NETWORK=true");
+        assert!(spec.debug && !spec.stdin);
+        assert!(typed(&["-t", "i", "x"]).unwrap().1.stdin && typed(&["-builderenv", "b", "i", "x"]).is_ok());
     }
 
     #[test]
