@@ -20,6 +20,7 @@ fn main() {
 }
 
 async fn measure() {
+    idle_cost().await;
     let mut buildlet = Buildlet::start().await;
     let made = Instant::now();
     let instance = buildlet.instance().await;
@@ -68,12 +69,12 @@ async fn measure() {
             field(pid, "smaps_rollup", "Pss:")
         );
     }
-    let buildlet_pid = processes("serve").into_iter().find(|pid| field(*pid, "status", "Name:") == "mote-buildlet");
+    // Other buildlets may run on this machine.
+    let ours = buildlet.data().display().to_string();
+    let buildlet_pid = processes(&ours).into_iter().find(|pid| field(*pid, "status", "Name:") == "mote-buildlet");
     if let Some(pid) = buildlet_pid {
         eprintln!("buildlet: rss {}", field(pid, "status", "VmRSS:"));
     }
-
-    idle_cost(&mut buildlet, buildlet_pid).await;
 
     for (what, script, bytes) in [
         ("1 GiB by head", "head -c 1073741824 /dev/zero", 1_u64 << 30),
@@ -95,7 +96,7 @@ async fn measure() {
 }
 
 /// What instances that do nothing cost: their keepers, and what the buildlet grows by.
-async fn idle_cost(buildlet: &mut Buildlet, serving: Option<i32>) {
+async fn idle_cost() {
     const INSTANCES: usize = 50;
     let kib = |pid: i32, name: &str| {
         let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
@@ -105,7 +106,13 @@ async fn idle_cost(buildlet: &mut Buildlet, serving: Option<i32>) {
     // Of a whole instance: its keeper and, with a sandbox, what started it and stays.
     let of = |pids: &[i32], name: &str| pids.iter().map(|pid| kib(*pid, name)).sum::<u64>();
     let private = |pids: &[i32]| of(pids, "Private_Clean:") + of(pids, "Private_Dirty:");
-    let serving: Vec<i32> = serving.into_iter().collect();
+    let mut buildlet = Buildlet::start().await;
+    // The first instance pays for what all share.
+    buildlet.instance().await;
+    let data = buildlet.data().display().to_string();
+    let is_buildlet =
+        |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.trim() == "mote-buildlet");
+    let serving: Vec<i32> = processes(&data).into_iter().filter(is_buildlet).collect();
     let before = (of(&serving, "Pss:"), private(&serving));
     let mut keepers = Vec::new();
     for _ in 0..INSTANCES {
@@ -134,4 +141,6 @@ async fn idle_cost(buildlet: &mut Buildlet, serving: Option<i32>) {
         after.0.saturating_sub(before.0) / n,
         after.1.saturating_sub(before.1) / n
     );
+    eprintln!("  which then had pss {} KiB, private {} KiB", after.0, after.1);
+    buildlet.finish().await;
 }
