@@ -1,7 +1,7 @@
 //! Local content on its way into a call: read in pieces, never held whole.
 //!
-//! The end of such a call's stream says "that was all". So a source that can not be read to its end
-//! must not end the stream: the call is dropped instead, and the farm keeps nothing of it.
+//! The last message of such a call says "that was all". So a source that can not be read to its end
+//! never gets to it: the call is dropped instead, and the farm keeps nothing of it.
 
 use crate::error::Error;
 use bytes::Bytes;
@@ -121,11 +121,12 @@ fn pump(mut reader: impl Read, sender: &mpsc::Sender<Bytes>, passed: impl Fn(u64
 }
 
 impl Feed {
-    /// Makes the call: `first`, then a message for each piece.
+    /// Makes the call: `first`, then a message for each piece, then `last`.
     pub(crate) async fn send<M, T, F>(
         self,
         first: M,
         message: fn(Bytes) -> M,
+        last: M,
         call: impl FnOnce(BoxStream<'static, M>) -> F,
     ) -> Result<T, Broken>
     where
@@ -134,7 +135,8 @@ impl Feed {
     {
         let Self { pieces, failed } = self;
         let pieces = stream::unfold(pieces, |mut pieces| async { Some((pieces.recv().await?, pieces)) });
-        let messages = stream::once(std::future::ready(first)).chain(pieces.map(message)).boxed();
+        let messages = stream::once(std::future::ready(first)).chain(pieces.map(message));
+        let messages = messages.chain(stream::once(std::future::ready(last))).boxed();
         tokio::select! {
             Ok((cause, _unended)) = failed => Err(Broken::Here(cause)),
             answer = call(messages) => answer.map(Response::into_inner).map_err(Broken::There),
@@ -161,8 +163,9 @@ mod tests {
         assert_eq!(source.size(), Some(4_000_000));
         for _ in 0..2 {
             let feed = source.open(|_| ()).unwrap();
-            let sent: Vec<u8> = feed.send(Bytes::from("first"), |piece| piece, take).await.unwrap();
-            assert!(sent[..5] == *b"first" && sent[5..] == content);
+            let sent: Vec<u8> =
+                feed.send(Bytes::from("first"), |piece| piece, Bytes::from("last"), take).await.unwrap();
+            assert!(sent.strip_prefix(b"first").and_then(|sent| sent.strip_suffix(b"last")) == Some(&content[..]));
         }
     }
 
@@ -171,7 +174,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // Opening a directory succeeds on Unix; reading it does not.
         let Ok(feed) = Source::File(dir.path().to_owned()).open(|_| ()) else { return };
-        let sent: Result<Vec<u8>, Broken> = feed.send(Bytes::new(), |piece| piece, take).await;
+        let sent: Result<Vec<u8>, Broken> = feed.send(Bytes::new(), |piece| piece, Bytes::new(), take).await;
         assert!(matches!(sent, Err(Broken::Here(_))), "{sent:?}");
     }
 }

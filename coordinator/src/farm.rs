@@ -71,6 +71,9 @@ pub enum FarmError {
     /// The caller let us wait.
     #[error("{0}")]
     TimedOut(String),
+    /// What the caller sent broke off.
+    #[error("{0}")]
+    Cut(String),
     /// Our own fault.
     #[error("{0}")]
     Store(StoreError),

@@ -1,6 +1,6 @@
 //! The methods about files, between messages and `files`, `unpack`.
 
-use super::incoming;
+use super::incoming::{self, Piece};
 use super::outgoing::{self, Outgoing, Stop};
 use super::{Service, id};
 use crate::error::AgentError;
@@ -28,9 +28,9 @@ impl Service {
         let path = convert::work_path("path", &file.path)?;
         let instance = self.agent.use_instance(id(&target.instance_id)?)?;
         let place = instance.place();
-        let data = |message: BuildletPutFileRequest| only_data(message.header.is_some(), message.data);
+        let data = |message: BuildletPutFileRequest| only_data(message.header.is_some(), (message.data, message.end));
         let put = move |content| files::put(&place, &path, file.mode, content);
-        let bytes_written = incoming::receive(instance, first.data, stream, data, put).await?;
+        let bytes_written = incoming::receive(instance, (first.data, first.end), stream, data, put).await?;
         Ok(PutFileResponse { bytes_written })
     }
 
@@ -43,13 +43,13 @@ impl Service {
         let dir = convert::work_path("dir", &target.tar.unwrap_or_default().dir)?;
         let instance = self.agent.use_instance(id(&target.instance_id)?)?;
         let (place, limits) = (instance.place(), self.agent.settings.unpack_limits);
-        let data = |message: BuildletPutTarRequest| only_data(message.header.is_some(), message.data);
+        let data = |message: BuildletPutTarRequest| only_data(message.header.is_some(), (message.data, message.end));
         let work = move |archive| {
             let top = files::make_dir(&place.work, "dir", &dir)?;
             let staging = Staging::open(&place.staging).map_err(AgentError::io("can not stage files"))?;
             Ok(unpack(archive, top, &staging, limits, SystemClock.now())?)
         };
-        let done = incoming::receive(instance, first.data, stream, data, work).await?;
+        let done = incoming::receive(instance, (first.data, first.end), stream, data, work).await?;
         Ok(PutTarResponse {
             files_written: done.files,
             bytes_written: done.bytes,
@@ -93,11 +93,11 @@ async fn blocking<T: Send + 'static>(
         .map_err(|e| AgentError::Unavailable(format!("the work was cut short: {e}")))?
 }
 
-fn only_data(has_header: bool, data: bytes::Bytes) -> Result<bytes::Bytes, FieldError> {
+fn only_data(has_header: bool, piece: Piece) -> Result<Piece, FieldError> {
     if has_header {
         Err(FieldError::new("header", "is set again; it belongs into the first message"))
     } else {
-        Ok(data)
+        Ok(piece)
     }
 }
 

@@ -44,13 +44,16 @@ impl Read for Incoming {
     }
 }
 
-/// Runs `work` on `first` and the data of every message of `stream`, in order. If the caller leaves,
-/// `work` is cut off.
+/// What a message brings: its data, and whether it is the last.
+pub(super) type Piece = (Bytes, bool);
+
+/// Runs `work` on `first` and the data of every message of `stream` up to the last, in order. If the
+/// caller leaves before that, `work` is cut off.
 pub(super) async fn receive<M, T: Send + 'static>(
     instance: Arc<Instance>,
-    first: Bytes,
+    first: Piece,
     mut stream: Streaming<M>,
-    data: impl Fn(M) -> Result<Bytes, FieldError>,
+    data: impl Fn(M) -> Result<Piece, FieldError>,
     work: impl FnOnce(Incoming) -> Result<T, AgentError> + Send + 'static,
 ) -> Result<T, Status> {
     let (queue, queued) = mpsc::channel(QUEUE);
@@ -64,12 +67,12 @@ pub(super) async fn receive<M, T: Send + 'static>(
 
 async fn forward<M>(
     instance: &Instance,
-    first: Bytes,
+    first: Piece,
     stream: &mut Streaming<M>,
-    data: impl Fn(M) -> Result<Bytes, FieldError>,
+    data: impl Fn(M) -> Result<Piece, FieldError>,
     queue: &mpsc::Sender<Bytes>,
 ) -> Result<(), Status> {
-    let mut piece = first;
+    let (mut piece, mut last) = first;
     loop {
         if piece.len() > MAX_CHUNK_BYTES {
             let problem = format!("{} bytes; at most {MAX_CHUNK_BYTES} a message", piece.len());
@@ -79,15 +82,15 @@ async fn forward<M>(
         if !piece.is_empty() && queue.send(piece).await.is_err() {
             return Ok(());
         }
+        if last {
+            let _ = queue.send(Bytes::new()).await;
+            return Ok(());
+        }
         match next(instance, stream, queue).await? {
-            Some(message) => piece = data(message)?,
-            None => {
-                // tonic gives a call that its caller cancelled the same end as a whole one. But then
-                // hyper knows of the reset, and drops us the first time we have nothing to do: here.
-                tokio::task::yield_now().await;
-                let _ = queue.send(Bytes::new()).await;
-                return Ok(());
-            }
+            Some(message) => (piece, last) = data(message)?,
+            None if queue.is_closed() => return Ok(()),
+            // Also what tonic makes of a call that its caller cancelled: hence the mark.
+            None => return Err(AgentError::Cut("it ended without its last message".to_owned()).into()),
         }
     }
 }

@@ -16,12 +16,17 @@ fn put_header(instance: &str, path: &str, mode: u32) -> BuildletPutFileRequest {
 }
 
 fn put_data(data: &[u8]) -> BuildletPutFileRequest {
-    BuildletPutFileRequest { header: None, data: data.to_vec().into() }
+    BuildletPutFileRequest { data: data.to_vec().into(), ..Default::default() }
+}
+
+fn put_last() -> BuildletPutFileRequest {
+    BuildletPutFileRequest { end: true, ..Default::default() }
 }
 
 async fn put(client: &mut Client, instance: &str, path: &str, content: &[u8]) -> Result<u64, Status> {
     let mut messages = vec![put_header(instance, path, 0o755)];
     messages.extend(content.chunks(100_000).map(put_data));
+    messages.push(put_last());
     Ok(client.put_file(tokio_stream::iter(messages)).await?.into_inner().bytes_written)
 }
 
@@ -29,8 +34,9 @@ async fn put_tar(client: &mut Client, instance: &str, dir: &str, archive: &[u8])
     let tar = PutTarHeader { dir: dir.into() };
     let header = BuildletPutTarTarget { instance_id: instance.into(), tar: Some(tar) };
     let mut messages = vec![BuildletPutTarRequest { header: Some(header), ..Default::default() }];
-    let data = |data: &[u8]| BuildletPutTarRequest { header: None, data: data.to_vec().into() };
+    let data = |data: &[u8]| BuildletPutTarRequest { data: data.to_vec().into(), ..Default::default() };
     messages.extend(archive.chunks(50_000).map(data));
+    messages.push(BuildletPutTarRequest { end: true, ..Default::default() });
     Ok(client.put_tar(tokio_stream::iter(messages)).await?.into_inner())
 }
 
@@ -222,12 +228,14 @@ async fn headers_are_checked() {
         client.clone().put_file(tokio_stream::iter(messages)).await.unwrap_err().code()
     };
     assert_eq!(code(vec![]).await, Code::InvalidArgument);
+    let cut = vec![put_header(&instance, "f", 0), put_data(b"half")];
+    assert_eq!(code(cut).await, Code::Cancelled, "an end without the last message is a cut");
     assert_eq!(code(vec![put_data(b"x")]).await, Code::InvalidArgument);
-    assert_eq!(code(vec![put_header(&instance, "f", 0o1777)]).await, Code::InvalidArgument);
-    assert_eq!(code(vec![put_header(&instance, "", 0)]).await, Code::InvalidArgument);
+    assert_eq!(code(vec![put_header(&instance, "f", 0o1777), put_last()]).await, Code::InvalidArgument);
+    assert_eq!(code(vec![put_header(&instance, "", 0), put_last()]).await, Code::InvalidArgument);
     let twice = vec![put_header(&instance, "f", 0), put_header(&instance, "g", 0)];
     assert_eq!(code(twice).await, Code::InvalidArgument);
-    let large = vec![put_header(&instance, "f", 0), put_data(&[0; 256 * 1024 + 1])];
+    let large = vec![put_header(&instance, "f", 0), put_data(&[0; 256 * 1024 + 1]), put_last()];
     assert_eq!(code(large).await, Code::InvalidArgument);
     assert!(ls(&mut client, &instance, ListDirSpec::default()).await.unwrap().is_empty());
     let data = buildlet.instance_dir(&instance);

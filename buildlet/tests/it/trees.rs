@@ -72,7 +72,7 @@ async fn a_pushed_tree_becomes_a_directory() {
     };
     let tar = PutTarHeader { dir: "src/app".into() };
     let header = BuildletPutTarTarget { instance_id: instance.clone(), tar: Some(tar) };
-    let put = BuildletPutTarRequest { header: Some(header), data: archive.into() };
+    let put = BuildletPutTarRequest { header: Some(header), data: archive.into(), end: true };
     client.put_tar(tokio_stream::once(put)).await.unwrap();
     fs::File::open(&data).unwrap().set_modified(modified).unwrap();
     let healed = client.sync_tree(sync).await.unwrap().into_inner();

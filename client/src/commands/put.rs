@@ -13,7 +13,6 @@ use crate::human;
 use crate::progress::Bar;
 use crate::resume::SHORT_PATIENCE;
 use crate::source::{Broken, Source};
-use bytes::Bytes;
 use motefarm_proto::mote;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -63,14 +62,15 @@ async fn send(
     let doing = format!("put {} on {instance}", source.name());
     let mut retry = farm.retry(doing.clone(), SHORT_PATIENCE);
     let bar = Bar::bytes(context.printer, instance, source.size());
-    let first = mote::PutFileRequest { header: Some(header), data: Bytes::new() };
+    let first = mote::PutFileRequest { header: Some(header), ..Default::default() };
     let written = loop {
         let seen = bar.clone();
         let feed = source.open(move |n| seen.add(n))?;
-        let message = |data| mote::PutFileRequest { header: None, data };
+        let message = |data| mote::PutFileRequest { data, ..Default::default() };
+        let last = mote::PutFileRequest { end: true, ..Default::default() };
         let mut client = farm.client();
         let call = async |messages| client.put_file(messages).await;
-        match feed.send(first.clone(), message, call).await {
+        match feed.send(first.clone(), message, last, call).await {
             Ok(answer) => break answer.bytes_written,
             Err(Broken::Here(cause)) => return Err(unread(source, cause)),
             Err(Broken::There(status)) if source.is_repeatable() => retry.wait(&status).await?,

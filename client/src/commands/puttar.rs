@@ -115,14 +115,15 @@ async fn send(
     let mut retry = farm.retry(doing.clone(), SHORT_PATIENCE);
     let bar = Bar::bytes(context.printer, instance, source.size());
     let target = mote::PutTarTarget { instance: instance.to_owned(), tar: Some(tar.clone()) };
-    let first = mote::PutTarRequest { header: Some(target), data: Bytes::new() };
+    let first = mote::PutTarRequest { header: Some(target), ..Default::default() };
     let answer = loop {
         let seen = bar.clone();
         let feed = source.open(move |n| seen.add(n))?;
-        let message = |data| mote::PutTarRequest { header: None, data };
+        let message = |data| mote::PutTarRequest { data, ..Default::default() };
+        let last = mote::PutTarRequest { end: true, ..Default::default() };
         let mut client = farm.client();
         let call = async |messages| client.put_tar(messages).await;
-        match feed.send(first.clone(), message, call).await {
+        match feed.send(first.clone(), message, last, call).await {
             Ok(answer) => break answer,
             Err(Broken::Here(cause)) => return Err(unread(source, cause)),
             Err(Broken::There(status)) if source.is_repeatable() => retry.wait(&status).await?,

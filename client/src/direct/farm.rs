@@ -322,23 +322,29 @@ impl Farm for DirectFarm {
 
     async fn put_file(&self, request: Request<Streaming<PutFileRequest>>) -> Answer<PutFileResponse> {
         let mut incoming = request.into_inner();
-        let PutFileRequest { header, data } = incoming.message().await?.ok_or_else(no_header)?;
+        let PutFileRequest { header, data, end } = incoming.message().await?.ok_or_else(no_header)?;
         let PutFileTarget { instance, file } = header.ok_or_else(no_header)?;
         let (mut client, instance_id) = self.used(&instance).await?;
-        let head = BuildletPutFileRequest { header: Some(BuildletPutFileTarget { instance_id, file }), data };
-        let (outgoing, cut) =
-            forward(head, incoming, |rest: PutFileRequest| BuildletPutFileRequest { header: None, data: rest.data });
+        let head = BuildletPutFileRequest { header: Some(BuildletPutFileTarget { instance_id, file }), data, end };
+        let (outgoing, cut) = forward(head, incoming, |rest: PutFileRequest| BuildletPutFileRequest {
+            header: None,
+            data: rest.data,
+            end: rest.end,
+        });
         unless_cut(cut, client.put_file(outgoing)).await
     }
 
     async fn put_tar(&self, request: Request<Streaming<PutTarRequest>>) -> Answer<PutTarResponse> {
         let mut incoming = request.into_inner();
-        let PutTarRequest { header, data } = incoming.message().await?.ok_or_else(no_header)?;
+        let PutTarRequest { header, data, end } = incoming.message().await?.ok_or_else(no_header)?;
         let PutTarTarget { instance, tar } = header.ok_or_else(no_header)?;
         let (mut client, instance_id) = self.used(&instance).await?;
-        let head = BuildletPutTarRequest { header: Some(BuildletPutTarTarget { instance_id, tar }), data };
-        let (outgoing, cut) =
-            forward(head, incoming, |rest: PutTarRequest| BuildletPutTarRequest { header: None, data: rest.data });
+        let head = BuildletPutTarRequest { header: Some(BuildletPutTarTarget { instance_id, tar }), data, end };
+        let (outgoing, cut) = forward(head, incoming, |rest: PutTarRequest| BuildletPutTarRequest {
+            header: None,
+            data: rest.data,
+            end: rest.end,
+        });
         unless_cut(cut, client.put_tar(outgoing)).await
     }
 

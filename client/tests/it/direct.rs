@@ -287,9 +287,12 @@ impl Buildlet for Service {
         let first = pieces.message().await?.unwrap();
         let path = first.header.unwrap().file.unwrap().path;
         let mut content = first.data.to_vec();
+        let mut whole = false;
         while let Some(piece) = pieces.message().await? {
             content.extend_from_slice(&piece.data);
+            whole |= piece.end;
         }
+        assert!(whole, "the last message was not passed on");
         let bytes_written = content.len() as u64;
         self.state().put.push((path, content));
         Ok(Response::new(PutFileResponse { bytes_written }))

@@ -19,6 +19,7 @@ impl From<FarmError> for Status {
             FarmError::NotReady(_) => Self::failed_precondition(text),
             FarmError::Exhausted(_) => Self::resource_exhausted(text),
             FarmError::TimedOut(_) => Self::deadline_exceeded(text),
+            FarmError::Cut(_) => Self::cancelled(text),
             FarmError::Unavailable(_) => Self::unavailable(text),
             FarmError::Link(LinkError::Lost(_)) => Self::unavailable(text),
             // The buildlet's own word: it names the field, the file or the bound.

@@ -91,11 +91,13 @@ impl<M> Stream for Feed<M> {
     }
 }
 
-/// A put's messages, and what is told whenever the buildlet has room for one more.
-fn feed<M: Send + 'static>(first: M, pieces: Pieces, message: fn(Bytes) -> M) -> (Feed<M>, Arc<Notify>) {
+/// A put's messages, and what is told whenever the buildlet has room for one more. The last one is
+/// sent only when the pieces have ended: until then the buildlet takes nothing for whole.
+fn feed<M: Send + 'static>(first: M, pieces: Pieces, message: fn(Bytes) -> M, last: M) -> (Feed<M>, Arc<Notify>) {
     let taken = Arc::new(Notify::new());
     let tell = taken.clone();
     let messages = stream::once(std::future::ready(first)).chain(pieces.map(message));
+    let messages = messages.chain(stream::once(std::future::ready(last)));
     (Feed(messages.inspect(move |_| tell.notify_one()).boxed()), taken)
 }
 
@@ -194,8 +196,10 @@ impl Link for GrpcLink {
         target: mote::BuildletPutFileTarget,
         content: Pieces,
     ) -> Result<mote::PutFileResponse, LinkError> {
-        let first = mote::BuildletPutFileRequest { header: Some(target), data: Bytes::new() };
-        let (messages, taken) = feed(first, content, |data| mote::BuildletPutFileRequest { header: None, data });
+        let first = mote::BuildletPutFileRequest { header: Some(target), ..Default::default() };
+        let last = mote::BuildletPutFileRequest { end: true, ..Default::default() };
+        let message = |data| mote::BuildletPutFileRequest { data, ..Default::default() };
+        let (messages, taken) = feed(first, content, message, last);
         while_taken(taken, self.bulk.clone().put_file(Request::new(messages))).await
     }
 
@@ -204,8 +208,10 @@ impl Link for GrpcLink {
         target: mote::BuildletPutTarTarget,
         archive: Pieces,
     ) -> Result<mote::PutTarResponse, LinkError> {
-        let first = mote::BuildletPutTarRequest { header: Some(target), data: Bytes::new() };
-        let (messages, taken) = feed(first, archive, |data| mote::BuildletPutTarRequest { header: None, data });
+        let first = mote::BuildletPutTarRequest { header: Some(target), ..Default::default() };
+        let last = mote::BuildletPutTarRequest { end: true, ..Default::default() };
+        let message = |data| mote::BuildletPutTarRequest { data, ..Default::default() };
+        let (messages, taken) = feed(first, archive, message, last);
         while_taken(taken, self.bulk.clone().put_tar(Request::new(messages))).await
     }
 

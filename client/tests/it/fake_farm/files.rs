@@ -35,12 +35,16 @@ impl Service {
         if target.instance == "nobody" {
             return Err(Status::not_found("no instance \"nobody\""));
         }
-        let mut content = first.data.to_vec();
+        let (mut content, mut whole) = (first.data.to_vec(), first.end);
         while let Some(message) = messages.message().await? {
             content.extend_from_slice(&message.data);
+            whole |= message.end;
             if breaks {
                 return self.cut_now().await;
             }
+        }
+        if !whole {
+            return Err(Status::cancelled("the stream ended without its last message"));
         }
         let bytes_written = content.len() as u64;
         self.state.lock().unwrap().files.insert((target.instance, file.path), (file.mode, content));
@@ -54,12 +58,16 @@ impl Service {
         let breaks = self.breaks();
         let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("no header"))?;
         let target = first.header.ok_or_else(|| Status::invalid_argument("no header"))?;
-        let mut content = first.data.to_vec();
+        let (mut content, mut whole) = (first.data.to_vec(), first.end);
         while let Some(message) = messages.message().await? {
             content.extend_from_slice(&message.data);
+            whole |= message.end;
             if breaks {
                 return self.cut_now().await;
             }
+        }
+        if !whole {
+            return Err(Status::cancelled("the stream ended without its last message"));
         }
         let bytes_written = content.len() as u64;
         let dir = target.tar.unwrap_or_default().dir;

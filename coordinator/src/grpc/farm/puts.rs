@@ -15,21 +15,21 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub(super) trait Put: Send + 'static {
     /// What its header says.
     type Target: Send;
-    /// The header, if it has one, and its piece.
-    fn split(self) -> (Option<Self::Target>, Bytes);
+    /// The header, if it has one, its piece, and whether it is the last.
+    fn split(self) -> (Option<Self::Target>, Bytes, bool);
 }
 
 impl Put for mote::PutFileRequest {
     type Target = mote::PutFileTarget;
-    fn split(self) -> (Option<Self::Target>, Bytes) {
-        (self.header, self.data)
+    fn split(self) -> (Option<Self::Target>, Bytes, bool) {
+        (self.header, self.data, self.end)
     }
 }
 
 impl Put for mote::PutTarRequest {
     type Target = mote::PutTarTarget;
-    fn split(self) -> (Option<Self::Target>, Bytes) {
-        (self.header, self.data)
+    fn split(self) -> (Option<Self::Target>, Bytes, bool) {
+        (self.header, self.data, self.end)
     }
 }
 
@@ -41,20 +41,23 @@ pub(super) async fn open<M: Put>(
     let Some(first) = next(&mut messages).await? else {
         return Err(FarmError::Invalid("field header: is missing; nothing was sent".to_owned()));
     };
-    let (target, piece) = first.split();
+    let (target, piece, end) = first.split();
     let target = target.ok_or_else(|| FarmError::Invalid("field header: the first message has none".to_owned()))?;
     let first = check(piece)?;
-    let rest = stream::unfold(Some(messages), |messages| async {
+    let rest = stream::unfold((!end).then_some(messages), |messages| async {
         let mut messages = messages?;
-        let piece = match next(&mut messages).await {
-            Ok(None) => return None,
+        let (piece, end) = match next(&mut messages).await {
+            // Also what a caller who left looks like: hence the mark.
+            Ok(None) => (Err(FarmError::Cut("what was sent ended without its last message".to_owned())), true),
             Ok(Some(message)) => match message.split() {
-                (None, piece) => check(piece),
-                (Some(_), _) => Err(FarmError::Invalid("field header: only the first message may have one".to_owned())),
+                (None, piece, end) => (check(piece), end),
+                (Some(_), _, _) => {
+                    (Err(FarmError::Invalid("field header: only the first message may have one".to_owned())), true)
+                }
             },
-            Err(error) => Err(error),
+            Err(error) => (Err(error), true),
         };
-        let rest = piece.is_ok().then_some(messages);
+        let rest = (piece.is_ok() && !end).then_some(messages);
         Some((piece, rest))
     });
     let content = stream::once(std::future::ready(Ok(first))).chain(rest);
@@ -85,7 +88,11 @@ mod tests {
 
     fn message(header: bool, data: &'static [u8]) -> Result<mote::PutTarRequest, Status> {
         let header = header.then(mote::PutTarTarget::default);
-        Ok(mote::PutTarRequest { header, data: Bytes::from_static(data) })
+        Ok(mote::PutTarRequest { header, data: Bytes::from_static(data), end: false })
+    }
+
+    fn last(data: &'static [u8]) -> Result<mote::PutTarRequest, Status> {
+        Ok(mote::PutTarRequest { header: None, data: Bytes::from_static(data), end: true })
     }
 
     async fn read(messages: Vec<Result<mote::PutTarRequest, Status>>) -> Result<Vec<u8>, FarmError> {
@@ -99,9 +106,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_header_comes_first_and_once() {
-        let whole = vec![message(true, b"a"), message(false, b""), message(false, b"b")];
-        assert_eq!(read(whole).await.unwrap(), b"ab");
-        assert_eq!(read(vec![message(true, b"")]).await.unwrap(), b"");
+        let whole = vec![message(true, b"a"), message(false, b""), message(false, b"b"), last(b"c")];
+        assert_eq!(read(whole).await.unwrap(), b"abc");
+        assert_eq!(read(vec![message(true, b""), last(b"")]).await.unwrap(), b"");
+        let behind = vec![message(true, b"a"), last(b"b"), message(false, b"c")];
+        assert_eq!(read(behind).await.unwrap(), b"ab", "nothing is behind the last");
+        let cut = read(vec![message(true, b"a"), message(false, b"b")]).await;
+        assert!(matches!(cut, Err(FarmError::Cut(_))), "{cut:?}");
         let large = Box::leak(vec![0; MAX_CHUNK_BYTES + 1].into_boxed_slice());
         for (bad, named) in [
             (vec![], "header"),
