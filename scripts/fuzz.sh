@@ -18,6 +18,10 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
   echo 'fuzz: SKIPPED: cargo-fuzz is not installed (cargo install cargo-fuzz)'
   exit 0
 fi
+if ! command -v c++ >/dev/null 2>&1; then
+  echo 'fuzz: SKIPPED: there is no C++ compiler, which libFuzzer is built with (Debian: g++)'
+  exit 0
+fi
 # Coverage needs flags that only a nightly compiler takes, or a stable one told that it may.
 export RUSTC_BOOTSTRAP=1
 # Sanitizers find nothing more in code without `unsafe`, and cost half the speed.
