@@ -175,7 +175,9 @@ impl Following {
 
     /// Reads a block. If there is much more, the next one is read while this one is on its way.
     async fn read(&mut self) -> Result<(Vec<Chunk>, bool), AgentError> {
-        let block = match std::mem::replace(&mut self.source, Source::Unopened) {
+        let source = std::mem::replace(&mut self.source, Source::Unopened);
+        let was_ahead = matches!(source, Source::Ahead(_));
+        let block = match source {
             Source::Ahead(reading) => reading.await.map_err(|e| AgentError::Unavailable(e.to_string()))?,
             Source::Open(reader) => read_block(reader),
             Source::Unopened => match self.exec.reader(self.offset, MAX_CHUNK_BYTES)? {
@@ -189,12 +191,14 @@ impl Following {
         let (reader, chunks, more) = block;
         let more = more?;
         (self.next, self.seen_end) = (reader.next_offset(), reader.seen_end());
-        self.source = if reader.unread_bytes()? > READ_INLINE_BYTES {
+        self.source = if more && reader.unread_bytes()? > READ_INLINE_BYTES {
             Source::Ahead(tokio::task::spawn_blocking(move || read_block(reader)))
         } else {
             Source::Open(reader)
         };
-        Ok((chunks, more))
+        // A block read ahead was read before this look began: that it found nothing whole (a frame was
+        // just being written) says nothing about now, and the news of its end was taken for old.
+        Ok((chunks, more || was_ahead))
     }
 }
 
