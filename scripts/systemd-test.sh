@@ -175,7 +175,8 @@ inside() {
   [ "$(processes mote-coordinator | wc -l)" -eq 1 ] || fail "the coordinator has children"
   [ "$(stat -c %U "/proc/$pid")" = motefarm ] || fail "the coordinator is not motefarm's"
   pid=$(systemctl show -P MainPID mote-buildlet)
-  [ "$(ls "/proc/$pid/root/var/lib/motefarm")" = cas ] || fail "the buildlet sees more of the farm than its store"
+  local seen=/proc/$pid/root
+  [ "$(ls "$seen/var/lib/motefarm")" = cas ] || fail "the buildlet sees more of the farm than its store"
   wait_for journalctl --quiet --unit mote-coordinator --grep 'buildlet in contact.*sandbox="bubblewrap"'
   ok "no children, one user, a sandbox, no sight of keys"
 
@@ -233,13 +234,13 @@ inside() {
   if command -v sqlite3 >/dev/null; then
     instance=$(mote_ create linux-amd64)
     runuser -u motefarm -- sqlite3 /var/lib/motefarm/farm.db ".backup '/var/lib/motefarm/backup.db'"
-    install -d -m 0700 /root/motefarm-backup
-    mv /var/lib/motefarm/backup.db /root/motefarm-backup/farm.db
-    cp -a /var/lib/motefarm/tls /var/lib/motefarm/profile.toml /etc/motefarm /root/motefarm-backup/
+    install -d -m 0700 /var/backups/motefarm
+    mv /var/lib/motefarm/backup.db /var/backups/motefarm/farm.db
+    cp -a /var/lib/motefarm/tls /var/lib/motefarm/profile.toml /etc/motefarm /var/backups/motefarm/
     systemctl stop mote-coordinator
     rm -r /var/lib/motefarm/{farm.db*,tls,profile.toml}
-    cp -a /root/motefarm-backup/tls /root/motefarm-backup/profile.toml /var/lib/motefarm/
-    install -m 0600 -o motefarm -g motefarm /root/motefarm-backup/farm.db /var/lib/motefarm/farm.db
+    cp -a /var/backups/motefarm/tls /var/backups/motefarm/profile.toml /var/lib/motefarm/
+    install -m 0600 -o motefarm -g motefarm /var/backups/motefarm/farm.db /var/lib/motefarm/farm.db
     systemctl start mote-coordinator
     mote_ list | grep -q "$instance" || fail "the backup lost an instance"
     wait_for in_contact linux-joined
