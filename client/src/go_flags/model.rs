@@ -4,10 +4,13 @@
 use super::{is_one_trailing_vector, is_truth, rewrite};
 use crate::cli::{Cli, go_bool};
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory as _};
 use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::sync::LazyLock;
 
 /// A verb and what Go would know of it.
 #[derive(Debug, Clone)]
@@ -175,19 +178,91 @@ proptest! {
                 return Ok(());
             }
         };
-        prop_assert_eq!(&rest, &expected.rest, "{:?}", args);
-        for (id, values) in &expected.values {
-            let got = raw(&matches, id);
-            let truth = verb.flags.values().any(|(known, truth)| known == id && *truth);
-            let last = values.last().unwrap();
-            if truth {
-                let is_on = matches.get_one::<bool>(id).copied();
-                prop_assert_eq!(is_on, go_bool(last), "-{} of {:?}", id, args);
-            } else if got.len() > 1 || id == "env" {
-                prop_assert_eq!(&got, values, "-{} of {:?}", id, args);
-            } else {
-                prop_assert_eq!(got.last(), Some(last), "-{} of {:?}", id, args);
-            }
+        same(&verb, &args, &expected, &matches, &rest)?;
+    }
+}
+
+/// Whether clap understood what Go did, and nothing besides.
+fn same(
+    verb: &Verb,
+    args: &[String],
+    expected: &Parsed,
+    matches: &ArgMatches,
+    rest: &[String],
+) -> Result<(), TestCaseError> {
+    prop_assert_eq!(rest, &expected.rest, "{:?}", args);
+    for (id, truth) in verb.flags.values() {
+        let Some(values) = expected.values.get(id) else {
+            prop_assert_ne!(matches.value_source(id), Some(ValueSource::CommandLine), "-{} of {:?}", id, args);
+            continue;
+        };
+        let got = raw(matches, id);
+        let last = values.last().unwrap();
+        if *truth {
+            let is_on = matches.get_one::<bool>(id).copied();
+            prop_assert_eq!(is_on, go_bool(last), "-{} of {:?}", id, args);
+        } else if got.len() > 1 || id == "env" {
+            prop_assert_eq!(&got, values, "-{} of {:?}", id, args);
+        } else {
+            prop_assert_eq!(got.last(), Some(last), "-{} of {:?}", id, args);
         }
+    }
+    Ok(())
+}
+
+static RUN: LazyLock<Verb> = LazyLock::new(|| verbs().into_iter().find(|verb| verb.words == ["run"]).unwrap());
+
+/// What people type before and behind `run`'s instance.
+fn word() -> impl Strategy<Value = String> {
+    let fixed = [
+        "-e",
+        "--e",
+        "-e=A=1",
+        "-e=",
+        "A=1",
+        "-dir",
+        "-dir=x",
+        "--dir",
+        "--dir=-y",
+        "-path=a,b",
+        "-path",
+        "-system",
+        "-system=false",
+        "--system=T",
+        "-system=0",
+        "-debug",
+        "--debug=true",
+        "-debug=F",
+        "I",
+        "cmd",
+        "-",
+        "--",
+        "-x",
+        "-dir=",
+        "",
+        "=",
+        "-run=Test",
+        "a=b",
+        "-v",
+        "--system",
+        "$PATH,$WORKDIR/go/bin",
+        "-list",
+    ];
+    prop_oneof![9 => proptest::sample::select(fixed.to_vec()).prop_map(str::to_owned), 1 => "[-=a-e ]{0,6}"]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn what_go_accepts_of_run_is_never_refused(args in prop::collection::vec(word(), 0..8)) {
+        let Some(expected) = go_parse(&RUN, &args) else { return Ok(()) };
+        // A command without an instance is our usage error; Go's program finds that later.
+        if expected.rest.is_empty() {
+            return Ok(());
+        }
+        let got = mote_parse(&RUN, &args);
+        prop_assert!(got.is_ok(), "{:?}: {}", args, got.unwrap_err());
+        let (matches, rest) = got.unwrap();
+        same(&RUN, &args, &expected, &matches, &rest)?;
     }
 }
