@@ -416,7 +416,13 @@ impl Config {
     /// Host types that are configured.
     pub fn host_types(&self) -> Vec<HostType> {
         let local = self.local.enabled.then(|| self.local_host_type.clone());
-        self.host_types.keys().cloned().chain(local).collect()
+        let statics = self.statics.iter().filter_map(|s| s.host_type.as_deref()?.parse().ok());
+        self.host_types.keys().cloned().chain(local).chain(statics).collect()
+    }
+
+    /// Whether some listening buildlet says itself what it serves, so that only contact tells.
+    pub fn has_untyped_statics(&self) -> bool {
+        self.statics.iter().any(|s| s.host_type.is_none())
     }
 }
 

@@ -118,12 +118,22 @@ impl Registry {
 
     /// The session of a buildlet, waiting up to `limit` for it to come back.
     pub async fn wait_for(&self, buildlet_id: &str, limit: Duration) -> Option<Arc<Session>> {
+        self.wait_until(limit, || self.get(buildlet_id)).await
+    }
+
+    /// Waits up to `limit` for a buildlet that serves this host type.
+    pub async fn wait_for_host_type(&self, host_type: &HostType, limit: Duration) -> Option<Arc<Session>> {
+        self.wait_until(limit, || lock(&self.sessions).values().find(|s| s.host_type == *host_type).cloned()).await
+    }
+
+    /// Looks after every change until something is found or `limit` has passed.
+    async fn wait_until<T>(&self, limit: Duration, look: impl Fn() -> Option<T>) -> Option<T> {
         let mut changes = self.changes.subscribe();
         let wait = async {
             loop {
                 changes.borrow_and_update();
-                if let Some(session) = self.get(buildlet_id) {
-                    return session;
+                if let Some(found) = look() {
+                    return found;
                 }
                 if changes.changed().await.is_err() {
                     std::future::pending::<()>().await;

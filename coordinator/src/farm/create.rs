@@ -50,7 +50,7 @@ pub async fn create_from(
     wish: Wish,
 ) -> Result<BoxStream<'static, Result<mote::CreateInstanceEvent, FarmError>>, FarmError> {
     let Wish { id, host_type, idle_timeout, from_snapshot, groups } = wish;
-    let known = info::host_types(app).await?;
+    let known = info::host_types_with(app, &host_type).await?;
     if !known.contains(&host_type) {
         let list: Vec<&str> = known.iter().map(HostType::as_str).collect();
         let name =

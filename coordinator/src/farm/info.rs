@@ -8,6 +8,7 @@ use motefarm_core::HostType;
 use motefarm_core::instance::InstanceState;
 use motefarm_proto::mote;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 /// Host types that can be asked for: configured, or served by a buildlet that is or was here.
 pub async fn host_types(app: &App) -> Result<BTreeSet<HostType>, FarmError> {
@@ -15,6 +16,21 @@ pub async fn host_types(app: &App) -> Result<BTreeSet<HostType>, FarmError> {
     known.extend(app.config.host_types());
     known.extend(app.registry.all().iter().map(|session| session.host_type.clone()));
     Ok(known)
+}
+
+/// After a start, a listening buildlet that says itself what it serves is given this long to say it.
+const FIRST_CONTACT: Duration = Duration::from_secs(5);
+
+/// [`host_types`]. When `wanted` is not among them and some listening buildlets may not have been heard
+/// since our start, first waits for one that serves it.
+pub async fn host_types_with(app: &App, wanted: &HostType) -> Result<BTreeSet<HostType>, FarmError> {
+    let known = host_types(app).await?;
+    let left = FIRST_CONTACT.saturating_sub(app.now().since(app.started_at));
+    if known.contains(wanted) || left.is_zero() || !app.config.has_untyped_statics() {
+        return Ok(known);
+    }
+    app.registry.wait_for_host_type(wanted, left).await;
+    host_types(app).await
 }
 
 /// Host types with their slots.
