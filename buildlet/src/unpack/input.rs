@@ -1,12 +1,12 @@
 //! The bytes of the archive: unpacked by what their beginning says they are, and counted.
 
+use super::members::{BLOCK, sum_holds};
 use super::{UnpackError, UnpackLimits};
 use std::cell::Cell;
 use std::io::{self, BufReader, Chain, Cursor, Read};
 use std::rc::Rc;
+use tar::Header;
 
-/// Bytes that tell the compressions apart.
-const MAGIC_BYTES: u64 = 6;
 /// Read at a time.
 const BUFFER_BYTES: usize = 64 << 10;
 /// The largest window a zstd frame may ask for: 128 MiB, what `zstd -d` takes without being told to.
@@ -35,15 +35,17 @@ impl<R: Read> Read for Counted<R> {
 }
 
 impl<'a> Input<'a> {
-    /// Looks at the first bytes.
+    /// Looks at the first block.
     pub(super) fn open(packed: impl Read + 'a, limits: UnpackLimits) -> Result<Self, UnpackError> {
         let count = Rc::new(Cell::new(0));
         let mut packed = Counted { inner: packed, count: count.clone() };
-        let mut magic = Vec::new();
-        packed.by_ref().take(MAGIC_BYTES).read_to_end(&mut magic).map_err(explain)?;
-        let all: Chain<Cursor<Vec<u8>>, Counted<_>> = Cursor::new(magic.clone()).chain(packed);
-        let bytes: Box<dyn Read + 'a> = match magic.as_slice() {
+        let mut first = Vec::with_capacity(BLOCK);
+        packed.by_ref().take(BLOCK as u64).read_to_end(&mut first).map_err(explain)?;
+        let all: Chain<Cursor<Vec<u8>>, Counted<_>> = Cursor::new(first.clone()).chain(packed);
+        let bytes: Box<dyn Read + 'a> = match first.as_slice() {
             [] => return Err(UnpackError::Archive("the archive is empty: no bytes came".to_owned())),
+            // Asked first: a plain archive begins with a file's name, which may look like any magic number.
+            block if is_header(block) => Box::new(all),
             [0x1f, 0x8b, ..] => {
                 Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(BUFFER_BYTES, all)))
             }
@@ -53,7 +55,7 @@ impl<'a> Input<'a> {
                 Box::new(decoder)
             }
             [b'B', b'Z', b'h', ..] => return Err(unknown("bzip2")),
-            [0xfd, b'7', b'z', b'X', b'Z', 0] => return Err(unknown("xz")),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => return Err(unknown("xz")),
             [b'P', b'K', 3, 4, ..] => return Err(unknown("zip")),
             _ => Box::new(all),
         };
@@ -91,6 +93,15 @@ impl<'a> Input<'a> {
         }
         Ok(read)
     }
+}
+
+fn is_header(block: &[u8]) -> bool {
+    let mut header = Header::new_old();
+    let whole = block.len() == BLOCK;
+    if whole {
+        header.as_mut_bytes().copy_from_slice(block);
+    }
+    whole && sum_holds(&header)
 }
 
 fn unknown(what: &str) -> UnpackError {
@@ -135,6 +146,17 @@ mod tests {
         assert_eq!(read(&[zstd(b"one"), zstd(b" two")].concat(), limits).unwrap(), b"one two");
         for bad in [&b""[..], b"BZh91AY", b"\xfd7zXZ\0\0", &gzip(b"cut")[..12], &zstd(&[7; 5000])[..9]] {
             assert!(matches!(read(bad, limits), Err(UnpackError::Archive(_))), "{bad:?}");
+        }
+    }
+
+    /// Found by the fuzzer: a file whose name begins as gzip does.
+    #[test]
+    fn a_plain_archive_is_one_whatever_its_first_name_looks_like() {
+        for name in [&b"\x1f\x8bname"[..], b"\x28\xb5\x2f\xfd", b"BZh9", b"PK\x03\x04"] {
+            let mut header = Header::new_old();
+            header.as_mut_bytes()[..name.len()].copy_from_slice(name);
+            header.set_cksum();
+            assert_eq!(read(header.as_bytes(), UnpackLimits::default()).unwrap(), header.as_bytes());
         }
     }
 

@@ -9,7 +9,7 @@ use super::{UnpackError, names};
 use tar::{EntryType, Header};
 
 /// What everything in a tar is a multiple of.
-const BLOCK: usize = 512;
+pub(super) const BLOCK: usize = 512;
 /// Largest set of PAX records.
 const MOST_PAX_BYTES: u64 = 1 << 20;
 
@@ -211,16 +211,20 @@ fn cut(place: &str) -> UnpackError {
 }
 
 fn check_sum(header: &Header, zeros: u64) -> Result<(), UnpackError> {
-    let bytes = header.as_bytes();
-    // The field of the sum itself counts as blanks.
-    let sum = bytes[..148].iter().chain(&bytes[156..]).map(|byte| u32::from(*byte)).sum::<u32>() + 8 * u32::from(b' ');
-    match header.cksum() {
-        Ok(said) if said == sum => Ok(()),
-        _ if zeros > 0 => {
+    match sum_holds(header) {
+        true => Ok(()),
+        false if zeros > 0 => {
             Err(UnpackError::Archive("something that is no archive follows the archive's end".to_owned()))
         }
-        _ => Err(UnpackError::Archive(
+        false => Err(UnpackError::Archive(
             "this is no tar archive, or a damaged one: a header's checksum is wrong".to_owned(),
         )),
     }
+}
+
+/// Whether a block is what it says: a header's sum is over its bytes, its own field counted as blanks.
+pub(super) fn sum_holds(header: &Header) -> bool {
+    let bytes = header.as_bytes();
+    let sum = bytes[..148].iter().chain(&bytes[156..]).map(|byte| u32::from(*byte)).sum::<u32>() + 8 * u32::from(b' ');
+    header.cksum().is_ok_and(|said| said == sum)
 }
