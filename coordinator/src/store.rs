@@ -136,3 +136,8 @@ fn to_db(n: u64) -> i64 {
 fn from_db(n: i64) -> u64 {
     u64::try_from(n).unwrap_or(0)
 }
+
+/// Ids as one parameter, for `IN (SELECT value FROM json_each(?))`: SQLite has no lists.
+fn id_list<Id: ToString>(ids: impl IntoIterator<Item = Id>) -> String {
+    serde_json::Value::from_iter(ids.into_iter().map(|id| id.to_string())).to_string()
+}

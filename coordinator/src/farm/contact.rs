@@ -12,7 +12,6 @@ use motefarm_proto::mote;
 use prost::Message as _;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Executions asked about in one call.
@@ -171,12 +170,13 @@ async fn catch_up(
     reported: &mote::InstanceReport,
 ) -> Result<(), FarmError> {
     let now = app.now();
-    let used = match reported.running_execs.is_empty() {
-        true => Timestamp::from_millis(reported.last_use_ms).min(now),
-        false => renew::use_by_running(app, row, now).await?,
+    let uses = match reported.running_execs.is_empty() {
+        true => vec![(row.clone(), Timestamp::from_millis(reported.last_use_ms).min(now))],
+        false => renew::uses_by_running(app, vec![row.clone()], now).await?,
     };
-    let moved = app.store.note_use(row.id, used, Duration::from_millis(1)).await?;
-    if let Some(end) = moved.or(row.lease.map(|lease| lease.expires_at)) {
+    let moved = app.store.note_uses(&uses.iter().map(|(row, used)| (row.id, *used)).collect()).await?;
+    let end = moved.first().map(|(_, end)| *end).or(row.lease.map(|lease| lease.expires_at));
+    if let Some(end) = end {
         session.link.set_leases(vec![(row.id, end)]).await?;
     }
     Ok(())
@@ -194,7 +194,7 @@ async fn take_report(app: &Arc<App>, session: &Arc<Session>, report: &mote::Buil
     for id in session.take_report(report) {
         // The end of an execution is a use: idle time counts from here.
         if let Ok(Some(row)) = app.store.instance(id).await
-            && let Err(error) = renew::note_use(app, &row, app.now()).await
+            && let Err(error) = renew::note_uses(app, &[(row, app.now())]).await
         {
             tracing::debug!(instance.id = %id, %error, "not renewed at an execution's end");
         }
@@ -207,7 +207,7 @@ async fn take_report(app: &Arc<App>, session: &Arc<Session>, report: &mote::Buil
 /// Records the outcomes of an instance's executions that we think still run and nobody reads: of one
 /// that is read, the outcome comes with its output.
 pub(super) async fn collect_outcomes(app: &Arc<App>, session: &Session, id: InstanceId) -> Result<(), FarmError> {
-    let running = app.store.running_executions(id).await?;
+    let running = app.store.running_executions(&[id]).await?;
     let unread: Vec<ExecId> = {
         let readers = app.readers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         running.iter().map(|exec| exec.id).filter(|id| !readers.contains_key(id)).take(MOST_EXECS_ASKED).collect()

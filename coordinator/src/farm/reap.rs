@@ -20,6 +20,8 @@ pub const UNWATCHED_REQUEST: Duration = Duration::from_secs(60);
 /// Records of ended instances are kept this long, audit rows longer.
 const KEEP_RECORDS: Duration = Duration::from_secs(7 * 24 * 3600);
 const KEEP_AUDIT: Duration = Duration::from_secs(180 * 24 * 3600);
+/// Busy leases renewed in one transaction: some milliseconds of the database's one writer.
+const RENEWED_AT_ONCE: usize = 250;
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
 
 /// Instances being taken down now, so that each is asked for once at a time.
@@ -99,24 +101,26 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// Renews what runs something, unless nobody has watched that for too long.
 async fn renew_busy(app: &Arc<App>, now: Timestamp) -> Result<(), FarmError> {
-    for session in app.registry.all() {
-        for id in session.busy() {
-            let due = lock(&app.renewed_until).get(&id).is_none_or(|until| *until <= now);
-            if due && let Some(row) = app.store.instance(id).await? {
-                let used = renew::use_by_running(app, &row, now).await?;
-                renew::note_use(app, &row, used).await?;
-            }
-        }
+    let busy: Vec<InstanceId> = app.registry.all().iter().flat_map(|session| session.busy()).collect();
+    let due: Vec<InstanceId> = {
+        let until = lock(&app.renewed_until);
+        busy.into_iter().filter(|id| until.get(id).is_none_or(|until| *until <= now)).collect()
+    };
+    for some in due.chunks(RENEWED_AT_ONCE) {
+        let rows = app.store.instances_with_ids(some).await?;
+        let uses = renew::uses_by_running(app, rows, now).await?;
+        renew::note_uses(app, &uses).await?;
     }
     Ok(())
 }
 
 /// Whether an instance out of contact may well be in use: something ran in it when it was last heard of.
 async fn may_be_running(app: &App, row: &InstanceRow, now: Timestamp) -> Result<bool, FarmError> {
-    if row.state != InstanceState::Lost || app.store.running_executions(row.id).await?.is_empty() {
+    if row.state != InstanceState::Lost || app.store.running_executions(&[row.id]).await?.is_empty() {
         return Ok(false);
     }
-    Ok(renew::use_by_running(app, row, now).await? == now)
+    let uses = renew::uses_by_running(app, vec![row.clone()], now).await?;
+    Ok(uses.iter().all(|(_, used)| *used == now))
 }
 
 /// Ends leases that are over.

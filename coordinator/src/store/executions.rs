@@ -1,6 +1,6 @@
 //! Executions: written before they are started, ended once.
 
-use super::{Store, StoreError, damaged};
+use super::{Store, StoreError, damaged, id_list};
 use motefarm_core::{ExecId, InstanceId, Timestamp};
 use sqlx::FromRow;
 
@@ -117,13 +117,13 @@ impl Store {
         columns.into_iter().rev().map(ExecutionRow::try_from).collect()
     }
 
-    /// Executions of an instance that are not known to have ended.
-    pub async fn running_executions(&self, instance_id: InstanceId) -> Result<Vec<ExecutionRow>, StoreError> {
+    /// Executions of these instances that are not known to have ended.
+    pub async fn running_executions(&self, instances: &[InstanceId]) -> Result<Vec<ExecutionRow>, StoreError> {
         let columns: Vec<Columns> = sqlx::query_as(
             "SELECT id, instance_id, spec, created_ms, watched_ms, outcome FROM executions \
-             WHERE instance_id = ? AND outcome IS NULL",
+             WHERE instance_id IN (SELECT value FROM json_each(?)) AND outcome IS NULL",
         )
-        .bind(instance_id.to_string())
+        .bind(id_list(instances))
         .fetch_all(&self.readers)
         .await?;
         columns.into_iter().map(ExecutionRow::try_from).collect()
@@ -142,14 +142,12 @@ impl Store {
 
     /// Notes that executions were being read at `now`.
     pub async fn mark_execs_watched(&self, ids: &[ExecId], now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.write().await?;
-        for id in ids {
-            sqlx::query("UPDATE executions SET watched_ms = ? WHERE id = ?")
-                .bind(now.as_millis())
-                .bind(id.to_string())
-                .execute(&mut *tx)
-                .await?;
-        }
-        Ok(tx.commit().await?)
+        // One statement is its own transaction.
+        sqlx::query("UPDATE executions SET watched_ms = ? WHERE id IN (SELECT value FROM json_each(?))")
+            .bind(now.as_millis())
+            .bind(id_list(ids))
+            .execute(&self.writer)
+            .await?;
+        Ok(())
     }
 }

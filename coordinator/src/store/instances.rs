@@ -1,6 +1,6 @@
 //! Instances and the queue.
 
-use super::{Store, StoreError, damaged, groups, leases::LeaseColumns, snapshots, to_db};
+use super::{Store, StoreError, damaged, groups, id_list, leases::LeaseColumns, snapshots, to_db};
 use motefarm_core::instance::{EndReason, InstanceState};
 use motefarm_core::lease::{Lease, LeaseTerms};
 use motefarm_core::name::{UserName, next_instance_name};
@@ -219,6 +219,15 @@ impl Store {
     pub async fn instance(&self, id: InstanceId) -> Result<Option<InstanceRow>, StoreError> {
         let row = sqlx::query(select!("WHERE i.id = ?")).bind(id.to_string()).fetch_optional(&self.readers).await?;
         row.as_ref().map(parse).transpose()
+    }
+
+    /// Those of these instances that there are, whatever their state.
+    pub async fn instances_with_ids(&self, ids: &[InstanceId]) -> Result<Vec<InstanceRow>, StoreError> {
+        let rows = sqlx::query(select!("WHERE i.id IN (SELECT value FROM json_each(?))"))
+            .bind(id_list(ids))
+            .fetch_all(&self.readers)
+            .await?;
+        parse_all(&rows)
     }
 
     /// The live instance with this name.

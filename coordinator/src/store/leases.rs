@@ -1,9 +1,10 @@
 //! Leases: their columns and their renewal.
 
-use super::{Store, StoreError, from_db, to_db};
+use super::{Store, StoreError, damaged, from_db, id_list, to_db};
 use motefarm_core::lease::{Lease, LeaseTerms, RenewError, Renewal};
 use motefarm_core::{InstanceId, Timestamp};
-use sqlx::{FromRow, Sqlite, Transaction};
+use sqlx::{FromRow, Row as _, Sqlite, Transaction};
+use std::collections::HashMap;
 use std::time::Duration;
 
 #[derive(FromRow)]
@@ -99,22 +100,40 @@ impl Store {
         Ok(Some(renewal))
     }
 
-    /// Notes a use at `used` that is only known of now, of an instance that is ready or lost: see
-    /// [`Lease::with_use_at`]. Answers the new end if it moved by `precision` or more.
-    pub async fn note_use(
+    /// Notes uses that are only known of now, of instances that are ready or lost (others are passed over), in
+    /// one transaction of two statements however many there are: see [`Lease::with_use_at`]. Answers the ends that moved.
+    pub async fn note_uses(
         &self,
-        id: InstanceId,
-        used: Timestamp,
-        precision: Duration,
-    ) -> Result<Option<Timestamp>, StoreError> {
+        uses: &HashMap<InstanceId, Timestamp>,
+    ) -> Result<Vec<(InstanceId, Timestamp)>, StoreError> {
         let mut tx = self.write().await?;
-        let Some(lease) = LeaseColumns::of_usable(&mut tx, id).await? else { return Ok(None) };
-        let later = lease.with_use_at(used);
-        if later.expires_at.since(lease.expires_at) < precision {
-            return Ok(None);
+        let rows = sqlx::query(
+            "SELECT l.instance_id, l.idle_timeout_ms, l.max_lifetime_ms, l.unwatched_limit_ms, l.granted_ms, \
+             l.expires_ms FROM leases l JOIN instances i ON i.id = l.instance_id \
+             WHERE i.id IN (SELECT value FROM json_each(?)) AND i.state IN ('ready', 'lost')",
+        )
+        .bind(id_list(uses.keys()))
+        .fetch_all(&mut *tx)
+        .await?;
+        let mut moved = Vec::new();
+        for row in &rows {
+            let id: InstanceId =
+                row.try_get::<String, _>("instance_id")?.parse().map_err(|e| damaged("leases", "instance_id", e))?;
+            let (Some(lease), Some(used)) = (LeaseColumns::from_row(row)?.lease(), uses.get(&id)) else { continue };
+            let later = lease.with_use_at(*used);
+            if later.expires_at > lease.expires_at {
+                moved.push((id, later.expires_at));
+            }
         }
-        LeaseColumns::write_times(&mut tx, id, &later).await?;
+        if moved.is_empty() {
+            return Ok(moved);
+        }
+        let ends = serde_json::Value::from_iter(moved.iter().map(|(id, end)| (id.to_string(), end.as_millis())));
+        sqlx::query("UPDATE leases SET expires_ms = e.value FROM json_each(?) e WHERE instance_id = e.key")
+            .bind(ends.to_string())
+            .execute(&mut *tx)
+            .await?;
         tx.commit().await?;
-        Ok(Some(later.expires_at))
+        Ok(moved)
     }
 }
