@@ -22,7 +22,7 @@ check: setup ## what CI checks besides the tests: format, lints, documentation, 
 	@scripts/check.sh
 
 release: setup ## build the programs for use (target/release)
-	cargo build --release --locked
+	cargo build --release --locked --workspace --exclude motefarm-tests
 
 # Where `install` puts things. PROGRAMS: where the built programs are.
 PREFIX = /usr/local

@@ -8,12 +8,16 @@ started=$SECONDS
 cargo test --workspace --locked --no-run --quiet
 printf 'suite %-28s %4d s\n' build $((SECONDS - started))
 
+# What nohup and background jobs of scripts ignore from birth is what tests of Ctrl-C are about.
+listening=()
+env --default-signal=HUP,INT true 2>/dev/null && listening=(env --default-signal=HUP,INT)
+
 status=0
 suite() {
   local name=$1
   shift
   local began=$SECONDS
-  "$@" || status=$?
+  "${listening[@]}" "$@" || status=$?
   printf 'suite %-28s %4d s%s\n' "$name" $((SECONDS - began)) "$([ "$status" -eq 0 ] || echo '  FAILED')"
   [ "$status" -eq 0 ] || exit "$status"
 }

@@ -6,6 +6,7 @@ use super::compare::{Difference, DirDifference, DirState, Write};
 use super::delete::Remover;
 use super::dirs::{self, failed, join, permitted};
 use super::keep::Keeper;
+use super::plan::MAX_NAMED;
 use super::write::{self, TempNames, Writer};
 use crate::stat_cache::CachedFile;
 use crate::store::BlobSource;
@@ -25,6 +26,8 @@ pub(super) struct Done {
     pub(super) modes: u64,
     /// Written files, by directory, for the index.
     pub(super) written: Vec<(usize, CachedFile)>,
+    /// Of a dry run: some of what would be deleted.
+    pub(super) named: Vec<Vec<u8>>,
 }
 
 enum Job {
@@ -241,6 +244,8 @@ impl Finisher<'_> {
             remover.remove(dir, &extra.name, &join(&this.path, &extra.name), extra.is_dir, &this.rules)?;
         }
         self.done.deleted += remover.removed;
+        let room = MAX_NAMED - self.done.named.len();
+        self.done.named.extend(remover.named.into_iter().take(room));
         if let Some(mode) = this.mode_to_set().filter(|_| set_mode) {
             if !self.dry_run {
                 fchmod(dir, dirs::mode(mode)).map_err(failed(&this.path))?;

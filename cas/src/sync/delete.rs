@@ -3,6 +3,7 @@
 use super::SyncError;
 use super::dirs::{self, failed, join, permitted};
 use super::keep::{Keeper, Rules, Verdict};
+use super::plan::MAX_NAMED;
 use crate::tree::MAX_DEPTH;
 use rustix::fs::{AtFlags, Dir, FileType, unlinkat};
 use rustix::io::Errno;
@@ -15,17 +16,19 @@ pub(super) struct Remover<'a> {
     dry_run: bool,
     /// Entries removed, or that would be.
     pub(super) removed: u64,
+    /// Of a dry run: some of those, by path.
+    pub(super) named: Vec<Vec<u8>>,
 }
 
 impl<'a> Remover<'a> {
     /// Follows the rules.
     pub(super) fn new(keeper: &'a Keeper, dry_run: bool) -> Self {
-        Self { keeper: Some(keeper), dry_run, removed: 0 }
+        Self { keeper: Some(keeper), dry_run, removed: 0, named: Vec::new() }
     }
 
     /// For what stands where the tree has something of another kind.
     pub(super) fn of_everything() -> Self {
-        Self { keeper: None, dry_run: false, removed: 0 }
+        Self { keeper: None, dry_run: false, removed: 0, named: Vec::new() }
     }
 
     /// Removes the entry `name` of `dir`; whether it is gone: a directory that keeps something
@@ -55,6 +58,9 @@ impl<'a> Remover<'a> {
         }
         self.removed += 1;
         if self.dry_run {
+            if self.named.len() < MAX_NAMED {
+                self.named.push(path.to_vec());
+            }
             return Ok(true);
         }
         let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };

@@ -9,10 +9,13 @@ use crate::store::BlobSource;
 use crate::tree::{Entry, EntryKind};
 use motefarm_core::{Digest, WorkPath};
 use motefarm_proto::MAX_DIGESTS;
-use motefarm_proto::mote::TreeSyncResult;
+use motefarm_proto::mote::{self, TreeSyncResult};
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
+
+/// Most paths of each kind that a dry run names.
+pub(super) const MAX_NAMED: usize = 1000;
 
 /// A tree to be equal to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,17 +53,20 @@ pub(super) fn run(
 
     let needed = needed_blobs(&difference);
     let missing_files: Vec<Digest> = needed.into_iter().filter(|digest| !source.contains(digest)).collect();
-    if !missing_files.is_empty() {
-        return Ok(missing(missing_files));
-    }
-    let mut result = TreeSyncResult {
+    let compared = TreeSyncResult {
+        compared: true,
         files_unchanged: difference.unchanged,
         files_hashed: difference.hashed,
         ..TreeSyncResult::default()
     };
     if plan.dry_run {
+        let result = TreeSyncResult { missing: some_of(missing_files), ..compared };
         return dry_run(root, dest, &difference, &keeper, result);
     }
+    if !missing_files.is_empty() {
+        return Ok(missing(missing_files));
+    }
+    let mut result = compared;
     let top = dirs::make_dest(root, dest)?;
     let again = top.try_clone().map_err(|source| SyncError::Io { path: dest.to_string(), source })?;
     let written = apply::write_all(again, &difference, source)?;
@@ -73,21 +79,29 @@ pub(super) fn run(
     Ok(result)
 }
 
-fn missing(mut digests: Vec<Digest>) -> TreeSyncResult {
+fn missing(digests: Vec<Digest>) -> TreeSyncResult {
+    TreeSyncResult { missing: some_of(digests), ..TreeSyncResult::default() }
+}
+
+/// Each once, and no more than a message holds.
+fn some_of(mut digests: Vec<Digest>) -> Vec<mote::Digest> {
     digests.sort_unstable();
     digests.dedup();
     digests.truncate(MAX_DIGESTS);
-    TreeSyncResult { missing: digests.into_iter().map(Into::into).collect(), ..TreeSyncResult::default() }
+    digests.into_iter().map(Into::into).collect()
 }
 
 /// Content of every file to be written, each once.
 fn needed_blobs(difference: &Difference) -> BTreeSet<Digest> {
-    writes(difference).filter_map(|entry| file_digest(&entry.kind)).collect()
+    writes(difference).filter_map(|(_, entry)| file_digest(&entry.kind)).collect()
 }
 
-fn writes(difference: &Difference) -> impl Iterator<Item = &Entry> {
-    let directories = difference.directories.iter();
-    directories.flat_map(|directory| directory.writes.iter().map(|write| &directory.contents.entries[write.entry]))
+/// What is to be written, each with the path of its directory.
+fn writes(difference: &Difference) -> impl Iterator<Item = (&[u8], &Entry)> {
+    difference.directories.iter().flat_map(|directory| {
+        let entries = directory.writes.iter().map(|write| &directory.contents.entries[write.entry]);
+        entries.map(|entry| (directory.path.as_slice(), entry))
+    })
 }
 
 fn file_digest(kind: &EntryKind) -> Option<Digest> {
@@ -104,14 +118,18 @@ fn dry_run(
     keeper: &Keeper,
     mut result: TreeSyncResult,
 ) -> Result<TreeSyncResult, SyncError> {
-    for entry in writes(difference) {
+    for (dir, entry) in writes(difference) {
         result.files_written += 1;
         result.bytes_written += file_digest(&entry.kind).map_or(0, |digest| digest.size_bytes());
+        if result.would_write.len() < MAX_NAMED {
+            result.would_write.push(dirs::join(dir, &entry.name).into());
+        }
     }
     result.modes_changed = difference.directories.iter().map(|directory| directory.modes.len() as u64).sum();
     if let Some(top) = dirs::open_dest(root, dest)? {
         let would = apply::finish(top.as_fd(), difference, keeper, !dest.is_root(), true)?;
         result.entries_deleted = would.deleted;
+        result.would_delete = would.named.into_iter().map(Into::into).collect();
         result.modes_changed += would.modes;
     }
     Ok(result)

@@ -66,7 +66,8 @@ impl Bench {
         let would = self.sync(&SyncPlan { dry_run: true, ..plan.clone() }).unwrap();
         let did = self.sync(&plan).unwrap();
         assert_eq!((would.files_written, would.bytes_written), (did.files_written, did.bytes_written));
-        assert_eq!(would.missing, []);
+        assert_eq!((would.missing.as_slice(), would.compared), (&[][..], true));
+        assert_eq!(would.would_write.len(), usize::try_from(did.files_written).unwrap());
         let again = self.sync(&plan).unwrap();
         assert_eq!((again.files_written, again.entries_deleted, again.modes_changed), (0, 0, 0), "{again:?}");
         did

@@ -10,7 +10,7 @@ use crate::printer::Printer;
 use crate::resume::SHORT_PATIENCE;
 use motefarm_core::WorkPath;
 use motefarm_proto::mote::list_dir_spec::Hash;
-use motefarm_proto::mote::{self, dir_entry::Kind};
+use motefarm_proto::mote::{self, DirEntry, dir_entry::Kind};
 use serde::Serialize;
 
 const SHAPE: &str = "mote ls [-R] [-d] [-skip LIST] [INSTANCE] [DIR]";
@@ -77,38 +77,59 @@ pub(crate) async fn act(context: &Context, ls: cli::Ls) -> Result<ExitStatus, Er
     Ok(if failed == 0 { ExitStatus::Success } else { ExitStatus::Failed })
 }
 
-/// Prints as it comes. What is printed can not be taken back, so only a listing that has not begun
-/// is asked for again.
+/// Prints as it comes. A listing that was cut is asked for again and goes on after the last entry
+/// printed: entries always come in the same order.
 async fn list(printer: Printer, farm: &Farm, instance: &str, spec: &mote::ListDirSpec) -> Result<(), Error> {
     let dir = if spec.dir.is_empty() { "the work directory" } else { &spec.dir };
     let doing = format!("list {dir} of {instance}");
     let request = mote::ListDirRequest { instance: instance.to_owned(), list: Some(spec.clone()) };
     let mut retry = farm.retry(doing.clone(), SHORT_PATIENCE);
-    let mut begun = false;
+    let mut last: Option<DirEntry> = None;
     loop {
         let mut client = farm.client();
+        let mut pass_over = last.clone();
         let failure = match opened(client.list_dir(request.clone())).await {
             Err(status) => status,
             Ok(mut listing) => loop {
                 match listing.message().await {
-                    Ok(None) => return Ok(()),
+                    Ok(None) => match pass_over {
+                        None => return Ok(()),
+                        Some(gone) => return Err(changed(&doing, &gone)),
+                    },
                     Ok(Some(part)) => {
                         retry.contact();
-                        begun |= !part.entries.is_empty();
-                        print(printer, instance, &part.entries)?;
+                        let entries = after(&part.entries, &mut pass_over);
+                        print(printer, instance, entries)?;
+                        last = entries.last().cloned().or(last);
                     }
                     Err(status) => break status,
                 }
             },
         };
-        if begun {
-            return Err(Error::refused(&format!("{doing} to its end"), &failure));
-        }
         retry.wait(&failure).await?;
     }
 }
 
-fn print(printer: Printer, instance: &str, entries: &[mote::DirEntry]) -> Result<(), Error> {
+/// The entries behind `pass_over`, if that is among them or nothing is to be passed over (any more).
+fn after<'a>(entries: &'a [DirEntry], pass_over: &mut Option<DirEntry>) -> &'a [DirEntry] {
+    let Some(last) = pass_over else { return entries };
+    match entries.iter().position(|entry| entry.path == last.path) {
+        Some(at) => {
+            *pass_over = None;
+            &entries[at + 1..]
+        }
+        None => &[],
+    }
+}
+
+fn changed(doing: &str, gone: &DirEntry) -> Error {
+    let path = String::from_utf8_lossy(&gone.path);
+    let problem =
+        format!("the connection was cut, and meanwhile {path} was removed, after which it would go on; ask again");
+    Error::protocol(doing, problem)
+}
+
+fn print(printer: Printer, instance: &str, entries: &[DirEntry]) -> Result<(), Error> {
     if printer.is_json() {
         return entries.iter().try_for_each(|entry| printer.json(&Entry::new(instance, entry)));
     }
@@ -121,7 +142,7 @@ fn print(printer: Printer, instance: &str, entries: &[mote::DirEntry]) -> Result
 }
 
 impl<'a> Entry<'a> {
-    fn new(instance: &'a str, entry: &mote::DirEntry) -> Self {
+    fn new(instance: &'a str, entry: &DirEntry) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self {
             instance,
@@ -138,5 +159,26 @@ impl<'a> Entry<'a> {
             hash: (!entry.hash.is_empty()).then(|| hex::encode(&entry.hash)),
             target: (entry.kind() == Kind::Symlink).then(|| text(&entry.target)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(paths: &[&'static str]) -> Vec<DirEntry> {
+        paths.iter().map(|path| DirEntry { path: path.as_bytes().into(), ..DirEntry::default() }).collect()
+    }
+
+    #[test]
+    fn a_listing_goes_on_after_the_last_entry_printed() {
+        let all = entries(&["a", "b", "c"]);
+        assert_eq!(after(&all, &mut None), all);
+        let mut pass_over = Some(all[1].clone());
+        assert_eq!(after(&all[..1], &mut pass_over), []);
+        assert_eq!(after(&all[1..], &mut pass_over), &all[2..]);
+        assert_eq!((after(&all, &mut pass_over).len(), pass_over), (3, None));
+        let mut gone = Some(entries(&["x"]).remove(0));
+        assert_eq!((after(&all, &mut gone).len(), gone.is_some()), (0, true));
     }
 }

@@ -35,8 +35,6 @@ pub(crate) async fn act(context: &Context, flags: cli::Push) -> Result<ExitStatu
 /// A push that is over.
 pub(super) struct Done {
     pushed: Pushed,
-    /// Contents the tree has, for a dry run's list.
-    files: Vec<(motefarm_core::Digest, PathBuf)>,
     bootstrap: Bootstrap,
     took: Duration,
 }
@@ -88,10 +86,9 @@ pub(super) async fn bring(
 ) -> Result<Done, Error> {
     let begin = Instant::now();
     let cache_file = context.settings.dirs.tree_cache(&tree.root);
-    let files = if dry_run { walked.files.clone() } else { Vec::new() };
     let push = Push { farm, printer: context.printer, tree, instances, dry_run, cache_file: &cache_file };
     // They go to different places, and neither needs the other before something is built.
     let (pushed, bootstrap) =
         tokio::try_join!(push.run(walked), bootstrap::bring(context, farm, tree, instances, dry_run))?;
-    Ok(Done { pushed, files, bootstrap, took: begin.elapsed() })
+    Ok(Done { pushed, bootstrap, took: begin.elapsed() })
 }

@@ -19,9 +19,12 @@ pub(crate) struct Synced {
     pub(crate) entries_deleted: u64,
     pub(crate) modes_changed: u64,
     pub(crate) files_hashed: u64,
-    /// Of a dry run: contents that would be sent.
-    #[serde(skip)]
-    pub(crate) would_send: Vec<Digest>,
+    /// Of a dry run: some of what would be written, below the tree.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) would_write: Vec<String>,
+    /// Of a dry run: some of what would be deleted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) would_delete: Vec<String>,
 }
 
 pub(super) enum Answer {
@@ -35,21 +38,27 @@ pub(super) async fn sync(farm: &Farm, instance: &str, sync: &mote::TreeSync) -> 
     let doing = format!("push to {instance}");
     let request = mote::SyncTreeRequest { instance: instance.to_owned(), sync: Some(sync.clone()) };
     let answer = farm.call_within(&doing, SYNC_DEADLINE, async |mut c| c.sync_tree(request.clone()).await).await?;
-    read(answer, sync.dry_run).map_err(|problem| Error::protocol(&doing, problem))
+    read(answer).map_err(|problem| Error::protocol(&doing, problem))
 }
 
-fn read(answer: mote::TreeSyncResult, dry_run: bool) -> Result<Answer, convert::FieldError> {
-    let missing = answer.missing.iter().map(convert::digest).collect::<Result<Vec<_>, _>>()?;
-    let synced = Synced {
+fn read(answer: mote::TreeSyncResult) -> Result<Answer, convert::FieldError> {
+    if !answer.missing.is_empty() && !answer.compared {
+        return Ok(Answer::Lacks(answer.missing.iter().map(convert::digest).collect::<Result<_, _>>()?));
+    }
+    Ok(Answer::Done(Synced {
         files_written: answer.files_written,
         bytes_written: answer.bytes_written,
         files_unchanged: answer.files_unchanged,
         entries_deleted: answer.entries_deleted,
         modes_changed: answer.modes_changed,
         files_hashed: answer.files_hashed,
-        would_send: if dry_run { missing.clone() } else { Vec::new() },
-    };
-    // A dry run that could count has all it needs: missing contents are what would be uploaded.
-    let counted = synced.files_written + synced.files_unchanged + synced.entries_deleted + synced.modes_changed > 0;
-    Ok(if missing.is_empty() || (dry_run && counted) { Answer::Done(synced) } else { Answer::Lacks(missing) })
+        would_write: names(&answer.would_write),
+        would_delete: names(&answer.would_delete),
+    }))
+}
+
+fn names(paths: &[impl AsRef<[u8]>]) -> Vec<String> {
+    let mut names: Vec<String> = paths.iter().map(|path| String::from_utf8_lossy(path.as_ref()).into_owned()).collect();
+    names.sort_unstable();
+    names
 }

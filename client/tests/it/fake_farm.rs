@@ -31,6 +31,10 @@ pub(crate) struct State {
     pub(crate) cut_every: Option<usize>,
     /// The next so many archives break in the middle.
     pub(crate) cut_tars: u32,
+    /// Listings to cut after their first part.
+    pub(crate) cut_lists: u32,
+    /// Content is taken and given up to a point and no further.
+    pub(crate) stalls: bool,
     /// Requests ahead, counted down at each event of a create.
     pub(crate) ahead: u64,
     pub(crate) created: Vec<CreateInstanceRequest>,

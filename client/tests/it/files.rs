@@ -134,6 +134,9 @@ fn listings_and_removals() {
         assert_eq!((list.dir.as_str(), list.recursive, list.skip.join("|")), ("x", true, "go/pkg|go/bin".into()));
     }
     assert!(home.mote(&["ls", "--sha256", I]).text().contains(&"66".repeat(32)));
+    farm.state().cut_lists = 1;
+    let cut = home.mote(&["ls", "-R", I]);
+    assert_eq!((cut.code, cut.text().lines().count()), (Some(0), 3), "each entry once: {cut:?}");
     let missing = home.mote(&["ls", I, "none"]);
     assert!(missing.code == Some(1) && missing.stderr.contains("no directory \"none\""), "{missing:?}");
     assert_eq!(home.mote(&["rm", I, ".", "a/b"]).code, Some(0));

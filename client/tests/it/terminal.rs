@@ -10,7 +10,9 @@ use std::io::Read as _;
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// What a waiting `create` writes to a terminal, until it shows `until` or for `patience`.
+const I: &str = "alice-linux-amd64-0";
+
+/// What a command that does not end writes to a terminal, until it shows `until` or for `patience`.
 fn shown(home: &Home, args: &[&str], no_color: bool, until: &str, patience: Duration) -> String {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();
@@ -61,6 +63,26 @@ fn a_terminal_sees_that_something_moves_unless_it_is_to_be_quiet() {
     // The five seconds' word is a message too, so a bar would show before it.
     let quiet = shown(&home, &["-quiet", "create", "linux-amd64"], false, "linux-amd64", Duration::from_secs(2));
     assert_eq!(quiet, "");
+}
+
+#[test]
+fn a_terminal_sees_how_far_content_is() {
+    let farm = FakeFarm::start();
+    farm.state().stalls = true;
+    let home = farm.home();
+    std::fs::create_dir(home.path("proj")).unwrap();
+    std::fs::write(home.path("proj/a.txt"), "one").unwrap();
+    std::fs::write(home.path("x.tar"), vec![7; 3_000_000]).unwrap();
+    let commands: [(&[&str], &str); 4] = [
+        (&["push", "-C", "proj", I], "upload ["),
+        (&["put", I, "x.tar"], "of 3.0 MB"),
+        (&["puttar", I, "x.tar"], "of 3.0 MB"),
+        (&["gettar", I], "1.0 MB"),
+    ];
+    for (args, bar) in commands {
+        let seen = shown(&home, args, true, bar, Duration::from_secs(10));
+        assert!(seen.contains(bar), "{args:?}: {seen:?}");
+    }
 }
 
 #[test]

@@ -49,7 +49,9 @@ fn a_dry_run_uploads_no_content() {
     write_tree(&home.path("proj"), &[("a.txt", "one")]);
     let ran = home.mote(&["push", "-dry-run", "-C", "proj", I]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    assert!(ran.stderr.contains("2 would be written"), "{ran:?}");
+    for said in ["2 would be written", "would write new.txt", "would write 1 more", "would delete old.txt"] {
+        assert!(ran.stderr.contains(said), "{said}: {ran:?}");
+    }
     assert_eq!(farm.state().blobs.len(), 1, "the directory alone");
     assert!(farm.last_sync().dry_run);
 }

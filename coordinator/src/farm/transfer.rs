@@ -33,7 +33,7 @@ pub async fn sync_tree(
 }
 
 /// Brings a directory of an instance to a tree; sends the buildlet what its own store lacks. Answers
-/// what blobs the farm lacks, if any: then nothing was changed.
+/// what blobs the farm lacks, if any: then nothing was changed. A dry run sends nothing but directories.
 pub async fn bring(
     app: &Arc<App>,
     session: &Arc<Session>,
@@ -47,11 +47,8 @@ pub async fn bring(
         }
         let needed = result.missing.iter().map(convert::digest).collect::<Result<Vec<_>, _>>()?;
         let lacking = app.cas.missing(&needed);
-        if !lacking.is_empty() {
-            return Ok(mote::TreeSyncResult {
-                missing: lacking.into_iter().map(Into::into).collect(),
-                ..Default::default()
-            });
+        if !lacking.is_empty() || result.compared {
+            return Ok(mote::TreeSyncResult { missing: lacking.into_iter().map(Into::into).collect(), ..result });
         }
         forward(app, session, needed).await?;
     }

@@ -177,10 +177,17 @@ fn where_to_push_is_found_as_documented() {
     assert_eq!(fs::read_to_string(mote.work().join("project/inner/file")).expect("pushed"), "content");
     farm.mote(["push", "-C", "inner", "--to", "a/b/c", &mote.name]).cwd(&project).ok();
     assert_eq!(fs::read_to_string(mote.work().join("a/b/c/file")).expect("pushed"), "content");
-    // A dry run says and does nothing.
-    files::write(&project, "inner/file", "changed");
-    farm.mote(["push", "--dry-run", "-C", "inner", "--to", "a/b/c", &mote.name]).cwd(&project).ok();
+    // A dry run says what would be done, and does nothing, not even an upload.
+    files::write(&project, "inner/file", "never seen before");
+    farm.sh(&mote, "mkdir -p a/b/c/stray && touch a/b/c/stray/one");
+    let dry = || farm.mote(["push", "--dry-run", "-C", "inner", "--to", "a/b/c", &mote.name]).cwd(&project);
+    dry().ok().says(&["1 would be written, 2 would be deleted", "would write file", "would delete stray/one"]);
+    let told = farm.mote(["push", "--json", "--dry-run", "-C", "inner", "--to", "a/b/c", &mote.name]).cwd(&project);
+    let told = told.ok().json();
+    // Its directory had to be known to the farm; the file's content had not.
+    assert_eq!(told["uploaded_blobs"], 0, "{told}");
     assert_eq!(fs::read_to_string(mote.work().join("a/b/c/file")).expect("pushed"), "content");
+    assert!(mote.work().join("a/b/c/stray/one").exists());
     farm.mote(["push", "-C", "no-such", &mote.name]).cwd(&project).run().fails(2).says(&["no-such"]);
     farm.destroy(&[&mote]);
     farm.finish();

@@ -12,9 +12,6 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-/// Files of a dry run that are named.
-const MAX_NAMED: usize = 1000;
-
 #[derive(Serialize)]
 struct Body<'a> {
     tree: &'a Path,
@@ -43,7 +40,7 @@ struct Target<'a> {
 /// Tells it, and how the program ends.
 pub(super) fn conclude(context: &Context, tree: &Tree, dry_run: bool, done: Done) -> Result<ExitStatus, Error> {
     let printer = context.printer;
-    let Done { mut pushed, files, bootstrap, took } = done;
+    let Done { mut pushed, bootstrap, took } = done;
     if let [(_, Err(_))] = pushed.targets.as_slice()
         && let Some((_, Err(error))) = pushed.targets.pop()
     {
@@ -54,9 +51,8 @@ pub(super) fn conclude(context: &Context, tree: &Tree, dry_run: bool, done: Done
         match result {
             Ok(synced) => {
                 printer.message(line(&pushed, instance, tree, synced, dry_run, took));
-                if dry_run {
-                    name_files(printer, tree, synced, &files);
-                }
+                name(printer, "write", &synced.would_write, synced.files_written);
+                name(printer, "delete", &synced.would_delete, synced.entries_deleted);
             }
             Err(error) => printer.warning(error),
         }
@@ -106,21 +102,13 @@ pub(super) fn conclude(context: &Context, tree: &Tree, dry_run: bool, done: Done
     Ok(if failed == 0 { ExitStatus::Success } else { ExitStatus::Failed })
 }
 
-/// The contents that would be sent, by name.
-fn name_files(printer: Printer, tree: &Tree, synced: &Synced, files: &[(motefarm_core::Digest, std::path::PathBuf)]) {
-    let names: HashMap<_, _> = files.iter().map(|(digest, path)| (*digest, path)).collect();
-    let mut named: Vec<String> = synced
-        .would_send
-        .iter()
-        .filter_map(|digest| names.get(digest))
-        .map(|path| path.strip_prefix(&tree.root).unwrap_or(path).display().to_string())
-        .collect();
-    named.sort_unstable();
-    for name in named.iter().take(MAX_NAMED) {
-        printer.message(format_args!("would send {name}"));
+/// What a dry run would do, by name; nothing for a push.
+fn name(printer: Printer, verb: &str, names: &[String], all: u64) {
+    for name in names {
+        printer.message(format_args!("would {verb} {name}"));
     }
-    if let Some(more) = named.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
-        printer.message(format_args!("... and {more} more"));
+    if let Some(more) = all.checked_sub(names.len() as u64).filter(|more| *more > 0 && !names.is_empty()) {
+        printer.message(format_args!("would {verb} {more} more"));
     }
 }
 
@@ -165,7 +153,8 @@ mod tests {
             entries_deleted: 0,
             modes_changed: 0,
             files_hashed: 0,
-            would_send: Vec::new(),
+            would_write: Vec::new(),
+            would_delete: Vec::new(),
         };
         let said = |dry_run| line(&pushed, "alice-linux-amd64-0", &tree, &synced, dry_run, Duration::from_millis(210));
         assert_eq!(

@@ -212,6 +212,7 @@ impl Farm for Service {
         let mut batches = request.into_inner();
         let (mut stored, mut stored_bytes) = (0, 0);
         while let Some(batch) = batches.message().await? {
+            self.maybe_stall().await;
             if batch.compression() == blob_batch::Compression::Zstd {
                 return Err(Status::invalid_argument("compressed for a farm on the same machine"));
             }
@@ -240,13 +241,19 @@ impl Farm for Service {
             return Ok(Response::new(TreeSyncResult { missing: vec![root.into()], ..Default::default() }));
         }
         let files_written = if state.syncs.contains(&request) { 0 } else { 2 };
+        let mut result = TreeSyncResult { files_written, compared: true, ..Default::default() };
+        if request.sync.as_ref().is_some_and(|sync| sync.dry_run) {
+            result.would_write = vec!["new.txt".into()];
+            result.would_delete = vec!["old.txt".into()];
+            result.entries_deleted = 1;
+        }
         state.syncs.push(request);
-        Ok(Response::new(TreeSyncResult { files_written, ..Default::default() }))
+        Ok(Response::new(result))
     }
 
     async fn get_tar(&self, _: Request<GetTarRequest>) -> Result<Response<Self::GetTarStream>, Status> {
         let mut state = self.called("tar");
-        let breaks = state.cut_tars > 0;
+        let (breaks, stalls) = (state.cut_tars > 0, state.stalls);
         state.cut_tars = state.cut_tars.saturating_sub(1);
         let chunk = |byte: u8| TarChunk { data: vec![byte; 100_000].into() };
         let cutter = self.cutter.clone();
@@ -256,6 +263,9 @@ impl Farm for Service {
                 if breaks && chunk.data[0] == 10 {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     cut(&cutter);
+                    std::future::pending::<()>().await;
+                }
+                if stalls && chunk.data[0] == 10 {
                     std::future::pending::<()>().await;
                 }
                 Ok(chunk)

@@ -18,6 +18,14 @@ impl Service {
         breaks
     }
 
+    /// Waits for ever, if that is what is asked for.
+    pub(super) async fn maybe_stall(&self) {
+        let stalls = self.state.lock().unwrap().stalls;
+        if stalls {
+            std::future::pending::<()>().await;
+        }
+    }
+
     async fn cut_now<T>(&self) -> Result<T, Status> {
         tokio::time::sleep(Duration::from_millis(10)).await;
         cut(&self.cutter);
@@ -30,6 +38,7 @@ impl Service {
     ) -> Result<Response<PutFileResponse>, Status> {
         let breaks = self.breaks();
         let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("no header"))?;
+        self.maybe_stall().await;
         let target = first.header.ok_or_else(|| Status::invalid_argument("no header"))?;
         let file = target.file.ok_or_else(|| Status::invalid_argument("no file"))?;
         if target.instance == "nobody" {
@@ -57,6 +66,7 @@ impl Service {
     ) -> Result<Response<PutTarResponse>, Status> {
         let breaks = self.breaks();
         let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("no header"))?;
+        self.maybe_stall().await;
         let target = first.header.ok_or_else(|| Status::invalid_argument("no header"))?;
         let (mut content, mut whole) = (first.data.to_vec(), first.end);
         while let Some(message) = messages.message().await? {
@@ -100,7 +110,13 @@ impl Service {
         request: ListDirRequest,
     ) -> Result<Response<BoxStream<'static, Result<DirListing, Status>>>, Status> {
         let list = request.list.clone().unwrap_or_default();
-        self.called("ls").lists.push(request);
+        let cut_it = {
+            let mut state = self.called("ls");
+            state.lists.push(request);
+            let cut_it = state.cut_lists > 0;
+            state.cut_lists = state.cut_lists.saturating_sub(1);
+            cut_it
+        };
         if list.dir == "none" {
             return Err(Status::not_found("no directory \"none\""));
         }
@@ -124,6 +140,15 @@ impl Service {
         let link = DirEntry { target: "VERSION".into(), ..entry("go/link", Kind::Symlink, 0o777) };
         let first = DirListing { entries: vec![entry("go", Kind::Directory, 0o755)] };
         let second = DirListing { entries: vec![file, link] };
-        Ok(Response::new(stream::iter([Ok(first), Ok(second)]).boxed()))
+        let cutter = self.cutter.clone();
+        let second = async move {
+            if cut_it {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                cut(&cutter);
+                std::future::pending::<()>().await;
+            }
+            Ok(second)
+        };
+        Ok(Response::new(stream::iter([Ok(first)]).chain(stream::once(second)).boxed()))
     }
 }
