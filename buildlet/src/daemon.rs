@@ -68,7 +68,10 @@ async fn start(common: &Common, farm_store: Option<&Path>) -> anyhow::Result<Sta
     let sandbox = if common.no_sandbox {
         Sandbox::Absent { reason: "switched off by --no-sandbox".to_owned() }
     } else {
+        // Going without is the operator's to say, not an accident's.
         Sandbox::probe(&data.sandbox(), common.show.clone())
+            .map_err(anyhow::Error::msg)
+            .context("can not find out whether this machine has a sandbox; start it again, or say --no-sandbox")?
     };
     if let Sandbox::Absent { reason } = &sandbox {
         tracing::warn!(%reason, "no sandbox: instances run as plain processes of this user and see its files");

@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 /// Who commands are inside, whoever the buildlet is outside: a plain user, so that programs that
 /// treat root differently (tar and its owners, package managers) do as on a plain user's machine.
@@ -21,6 +21,9 @@ const MASKED_FILES: [&str; 5] = ["/etc/shadow", "/etc/shadow-", "/etc/gshadow", 
 const MASKED_DIRS: [&str; 3] = ["/etc/ssh", "/etc/sudoers.d", "/etc/ssl/private"];
 /// Parts of the system that are links or directories, as on the machine.
 const SYSTEM: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+
+/// Trials that may be killed before it counts as unknown whether there is a sandbox.
+const PROBES: usize = 3;
 
 /// How instances are kept apart here.
 #[derive(Debug, Clone)]
@@ -46,12 +49,23 @@ pub(crate) struct Bubblewrap {
 }
 
 impl Sandbox {
-    /// Finds out what this machine can do, by trying it. `dir` gets the files shown inside.
-    pub(crate) fn probe(dir: &Path, extra: Vec<PathBuf>) -> Self {
-        match Bubblewrap::prepare(dir, extra).and_then(|bubblewrap| bubblewrap.try_out(dir).map(|()| bubblewrap)) {
-            Ok(bubblewrap) => Self::Bubblewrap(bubblewrap),
-            Err(reason) => Self::Absent { reason },
+    /// Finds out what this machine can do, by trying it. `dir` gets the files shown inside. An error is
+    /// what kept it from finding out (a full disk, a probe that was killed): that is no reason to go
+    /// without.
+    pub(crate) fn probe(dir: &Path, extra: Vec<PathBuf>) -> Result<Self, String> {
+        let Some(program) = Bubblewrap::find() else {
+            return Ok(Self::Absent { reason: "bubblewrap (bwrap) is not installed".to_owned() });
+        };
+        let bubblewrap = Bubblewrap::prepare(program, dir, extra)?;
+        let mut unclear = String::new();
+        for _ in 0..PROBES {
+            match bubblewrap.try_out(dir)? {
+                Tried::Works => return Ok(Self::Bubblewrap(bubblewrap)),
+                Tried::Fails(reason) => return Ok(Self::Absent { reason }),
+                Tried::Unclear(what) => unclear = what,
+            }
         }
+        Err(unclear)
     }
 
     /// The program and arguments that start `program` as an instance's keeper.
@@ -90,15 +104,35 @@ impl Sandbox {
     }
 }
 
+/// What a trial showed.
+enum Tried {
+    Works,
+    /// It was refused: this machine does not allow it.
+    Fails(String),
+    /// It did not come to an end of its own.
+    Unclear(String),
+}
+
+impl Tried {
+    fn read(program: &str, status: ExitStatus, said: &str) -> Self {
+        let how = format!("{program} does not work here ({status}): {}", said.trim());
+        match status.code() {
+            Some(0) => Self::Works,
+            Some(_) => Self::Fails(how),
+            None => Self::Unclear(how),
+        }
+    }
+}
+
 impl Bubblewrap {
-    fn prepare(dir: &Path, extra: Vec<PathBuf>) -> Result<Self, String> {
+    fn find() -> Option<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-        let program = std::env::split_paths(&path)
-            .map(|dir| dir.join("bwrap"))
-            .find(|candidate| {
-                fs::metadata(candidate).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-            })
-            .ok_or("bubblewrap (bwrap) is not installed")?;
+        std::env::split_paths(&path).map(|dir| dir.join("bwrap")).find(|candidate| {
+            fs::metadata(candidate).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        })
+    }
+
+    fn prepare(program: PathBuf, dir: &Path, extra: Vec<PathBuf>) -> Result<Self, String> {
         let write = |name: &str, text: String| {
             let path = dir.join(name);
             let temporary = dir.join(format!("{name}.tmp"));
@@ -166,22 +200,19 @@ impl Bubblewrap {
     }
 
     /// Runs a program in a sandbox like those of instances.
-    fn try_out(&self, dir: &Path) -> Result<(), String> {
+    fn try_out(&self, dir: &Path) -> Result<Tried, String> {
         let place = dir.join("probe");
         for name in [instance::WORK, instance::TMP, instance::HOME] {
             fs::create_dir_all(place.join(name)).map_err(|e| format!("can not make {}: {e}", place.display()))?;
         }
+        let program = self.program.display();
         let output = self
             .command(&place, "probe")
             .args(["--remount-ro", "/", "--", "/bin/sh", "-c", "test -d /workdir"])
             .stdin(Stdio::null())
             .output()
-            .map_err(|e| format!("can not start {}: {e}", self.program.display()))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(format!("{} does not work here ({}): {}", self.program.display(), output.status, said.trim()))
+            .map_err(|e| format!("can not start {program}: {e}"))?;
+        Ok(Tried::read(&program.to_string(), output.status, &String::from_utf8_lossy(&output.stderr)))
     }
 }
 
@@ -221,6 +252,15 @@ pub(crate) fn kill_strays(mark: &str) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::process::ExitStatusExt as _;
+
+    #[test]
+    fn a_probe_that_is_killed_says_nothing_of_the_machine() {
+        let tried = |status| Tried::read("bwrap", std::process::ExitStatus::from_raw(status), "no namespaces\n");
+        assert!(matches!(tried(0), Tried::Works));
+        assert!(matches!(tried(1 << 8), Tried::Fails(why) if why.ends_with("exit status: 1): no namespaces")));
+        assert!(matches!(tried(9), Tried::Unclear(_)));
+    }
 
     #[test]
     fn the_user_inside_replaces_who_had_the_name_or_number() {
