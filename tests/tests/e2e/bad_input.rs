@@ -132,7 +132,7 @@ fn who_may_not_learns_nothing() {
     refused(rpc.wait(rpc.admin().list_users(mote::ListUsersRequest {})), Code::PermissionDenied);
     let token = mote::CreateTokenRequest { user: farm.user(), name: "mine".to_owned(), lifetime_ms: 0 };
     refused(rpc.wait(rpc.admin().create_token(token)), Code::PermissionDenied);
-    let everybodys = mote::ListInstancesRequest { all_users: true };
+    let everybodys = mote::ListInstancesRequest { all_users: true, shared: false };
     let refusal = rpc.wait(rpc.farm().list_instances(everybodys)).expect_err("admins only");
     assert_eq!(refusal.code(), Code::PermissionDenied, "{refusal}");
     farm.mote_as(&bob, &["admin", "invite", "--host-type", "x"]).run().fails(1);
