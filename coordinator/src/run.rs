@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::cli::{AdminCommand, CasCommand, Cli, Command, Setup};
-use crate::config::{Config, ConfigError, File, Overrides};
+use crate::config::{Config, ConfigError, File, Oidc, Overrides};
 use crate::farm::{allocate, reap::Reaper, snapshots};
 use crate::provider::{self, local, statics::Static};
 use crate::store::Store;
@@ -90,6 +90,7 @@ fn resolve(setup: &Setup) -> anyhow::Result<Config> {
         .map_err(|source| ConfigError::Read { path: config.data_dir.clone(), source })?;
     // A file a static entry names must be there before a port opens.
     config.statics.iter().try_for_each(|entry| Static::load(entry).map(drop))?;
+    config.oidc.iter().try_for_each(Oidc::check_files)?;
     Ok(config)
 }
 
@@ -156,8 +157,10 @@ async fn serve_farm(mut config: Config) -> anyhow::Result<()> {
     start_providers(&app)?;
     app.spawn(allocate::run(app.clone()));
     app.spawn(Reaper::default().run(app.clone()));
+    // Asked for in any case: without a listener it would end the program.
+    let hangup = signal(SignalKind::hangup())?;
     if let Some(operators) = operators {
-        app.spawn(tls_files::watch(app.clone(), operators, signal(SignalKind::hangup())?));
+        app.spawn(tls_files::watch(app.clone(), operators, hangup));
     }
     let router = http::router(&app, own_user);
     let port = tokio::spawn(serve::serve(app.clone(), listener, tls, router));

@@ -166,6 +166,16 @@ impl Oidc {
         Some(UserName::nearest(name))
     }
 
+    /// Whether the files that are named can be read.
+    pub fn check_files(&self) -> Result<(), ConfigError> {
+        let files = [("oidc.client_secret_file", &self.client_secret_file), ("oidc.ca_file", &self.ca_file)];
+        for (key, path) in files.into_iter().filter_map(|(key, path)| Some((key, path.as_ref()?))) {
+            std::fs::File::open(path)
+                .map_err(|e| ConfigError::Value { key: key.to_owned(), problem: format!("{}: {e}", path.display()) })?;
+        }
+        Ok(())
+    }
+
     /// What would be used, for people.
     pub(super) fn describe(&self) -> String {
         let roles: Vec<String> = self

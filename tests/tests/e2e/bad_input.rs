@@ -236,6 +236,12 @@ fn a_wrong_configuration_ends_with_64_before_a_port_opens() {
         ("[local]\nslots = 0", "slots"),
         ("[limits]\nqueue = -1", "queue"),
         ("[[static]]\naddress = '127.0.0.1:1'\ntoken_file = '/no/such/token'\nca_file = '/no/such/ca'", "/no/such"),
+        ("[tls]\ncert = '/x'", "key"),
+        ("[oidc]\nissuer = 'http://id.example'\nclient_id = 'm'\nroles = [{ role = 'user' }]", "oidc.issuer"),
+        (
+            "[oidc]\nissuer = 'https://id.example'\nclient_id = 'm'\nclient_secret_file = '/no/such/secret'\nroles = [{ role = 'user' }]",
+            "oidc.client_secret_file",
+        ),
         ("this is no TOML", "line 1"),
     ] {
         let file = files::write(farm.dir(), "bad.toml", text);

@@ -120,5 +120,6 @@ fn users_sign_in_on_the_providers_page() {
     // Neither the secret nor a token is in the log.
     let log = farm.coordinator_log(1000);
     assert!(!log.contains("of the client's") && !log.contains("eyJ") && !log.contains("mote_"), "{log}");
+    drop(provider);
     farm.finish();
 }

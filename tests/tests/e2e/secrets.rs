@@ -193,6 +193,7 @@ fn what_the_farm_writes_holds_no_secret() {
 fn secrets_on_disk_are_their_owners_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     let farm = farm().start();
+    wait::until_true("the buildlet has its directory", seconds(20), || farm.buildlet_data().join("id").exists());
     let mode = |path: PathBuf| fs::metadata(&path).expect("it is there").permissions().mode() & 0o777;
     assert_eq!(mode(farm.data()), 0o700);
     for name in ["farm.db", "tls/ca.key", "profile.toml"] {
