@@ -8,11 +8,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let files = [
         "mote/v1/types.proto",
         "mote/v1/farm.proto",
+        "mote/v1/access.proto",
         "mote/v1/buildlet.proto",
         "mote/v1/keeper.proto",
         "gomote/gomote.proto",
     ];
     let descriptors = protox::compile(files, ["."])?;
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
     tonic_prost_build::configure().bytes(".mote.v1").bytes(".protos").compile_fds(descriptors)?;
     Ok(())
 }

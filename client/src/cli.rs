@@ -1,12 +1,14 @@
 //! What can be typed. Declarations only: nothing here decides or acts.
 
+mod access;
 mod admin;
 mod exec;
 mod files;
 mod lease;
 mod values;
 
-pub(crate) use admin::{Admin, Invite, JoinTerms, JoinToken, Token, User};
+pub(crate) use access::{Auth, AuthVerb, Login, Logout, Share, Unshare, Whoami};
+pub(crate) use admin::{Admin, Audit, Invite, JoinTerms, JoinToken, Token, User};
 pub(crate) use exec::{Attach, Cancel, Logs, Run};
 pub(crate) use files::{Get, Gettar, Ls, Push, Put, Putbootstrap, Puttar, Rm, Snapshot, SnapshotVerb};
 pub(crate) use lease::{Create, Destroy, Group, GroupVerb, List, Ping, Renew};
@@ -88,6 +90,12 @@ pub(crate) enum Verb {
     Attach(Attach),
     Logs(Logs),
     Cancel(Cancel),
+    Share(Share),
+    Unshare(Unshare),
+    Login(Login),
+    Logout(Logout),
+    Whoami(Whoami),
+    Auth(Auth),
     #[command(subcommand)]
     Admin(Admin),
     Completions(Completions),

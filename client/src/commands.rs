@@ -10,6 +10,8 @@ mod get;
 mod gettar;
 mod group;
 mod list;
+mod login;
+mod logout;
 mod logs;
 mod ls;
 mod pages;
@@ -21,8 +23,12 @@ mod puttar;
 mod renew;
 mod rm;
 mod run;
+mod share;
 mod snapshot;
+mod whoami;
 
+pub(crate) use login::act as login;
+pub(crate) use logout::act as logout;
 pub(crate) use pages::{completions, man};
 
 use crate::cli::Verb;
@@ -88,8 +94,13 @@ pub(crate) async fn act(context: &Context, verb: Verb) -> Result<ExitStatus, Err
         Verb::Attach(attach) => attach::act(context, attach).await,
         Verb::Logs(logs) => logs::act(context, logs).await,
         Verb::Cancel(cancel) => cancel::act(context, cancel).await,
+        Verb::Share(flags) => share::share(context, flags).await,
+        Verb::Unshare(flags) => share::unshare(context, flags).await,
+        Verb::Whoami(_) => whoami::whoami(context).await,
+        Verb::Auth(auth) => whoami::auth(context, &auth.verb),
         Verb::Admin(admin) => admin::act(context, admin).await,
         Verb::Completions(flags) => completions(context.printer, flags.shell),
         Verb::Man(flags) => man(context.printer, flags.dir.as_deref()),
+        Verb::Login(_) | Verb::Logout(_) => Err(Error::usage("signing in and out needs no farm", "mote login --help")),
     }
 }

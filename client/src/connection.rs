@@ -5,8 +5,9 @@ use crate::error::{Error, io_words};
 use crate::printer::Printer;
 use crate::resume::Retry;
 use motefarm_net::dial::{self, Bearer, Target};
-use motefarm_net::tls;
+use motefarm_net::tls::{self, ClientConfig, PeerProblem};
 use motefarm_proto::MAX_MESSAGE_BYTES;
+use motefarm_proto::mote::access_client::AccessClient;
 use motefarm_proto::mote::admin_client::AdminClient;
 use motefarm_proto::mote::farm_client::FarmClient;
 use motefarm_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
@@ -16,6 +17,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
 /// Longest wait for the answer of a short call before it is taken for lost and repeated.
@@ -28,7 +30,7 @@ pub(crate) enum Place {
     Farm {
         /// `host:port`.
         address: String,
-        /// The only CA trusted there.
+        /// The only CA trusted there; empty: what this system trusts, for the address dialled.
         ca_pem: String,
         /// Who is asking.
         token: String,
@@ -71,22 +73,8 @@ impl Farm {
                 return Ok(Self { transport, address: place.name().to_owned(), printer });
             }
         };
-        let broken = |problem: String| Error::Settings {
-            problem,
-            next: "take the farm's profile anew from its coordinator or admin".to_owned(),
-        };
-        let tls =
-            tls::client_config(ca_pem).map_err(|e| broken(format!("the farm's CA certificate is no use: {e}")))?;
         let bearer = Bearer::new(token).map_err(|_| broken("the token holds characters no token has".to_owned()))?;
-        if let Err(cause) = dial::split_address(address) {
-            return Err(broken(format!("the farm's address is wrong: {cause}")));
-        }
-        let target = Target::Tls { address: address.clone(), tls: Arc::new(tls) };
-        let channel = dial::channel(target).await.map_err(|error| Error::Unreachable {
-            address: address.clone(),
-            cause: io_words(&error.cause),
-            refused: error.cause.kind() == io::ErrorKind::ConnectionRefused,
-        })?;
+        let channel = reach(address, trust(ca_pem)?).await?;
         let transport = Transport::Farm(InterceptedService::new(channel, bearer));
         Ok(Self { transport, address: address.clone(), printer })
     }
@@ -101,6 +89,11 @@ impl Farm {
         FarmClient::new(self.transport.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The service of one's own tokens and shares, without retries.
+    pub(crate) fn access(&self) -> AccessClient<Authorized> {
+        AccessClient::new(self.transport.clone())
     }
 
     /// The admins' service, without retries.
@@ -175,6 +168,37 @@ impl Farm {
             Err(status) => Err(Error::refused(doing, &status)),
         }
     }
+}
+
+fn broken(problem: String) -> Error {
+    Error::Settings { problem, next: "take the farm's profile anew: `mote login`, or ask its admin".to_owned() }
+}
+
+/// Whom to believe: this CA alone or, without one, what the system trusts.
+pub(crate) fn trust(ca_pem: &str) -> Result<ClientConfig, Error> {
+    if ca_pem.is_empty() {
+        return tls::client_config_system().map_err(|e| Error::Settings {
+            problem: format!("the profile names no CA certificate, and this system's are no use: {e}"),
+            next: "name the farm's CA with --ca, or `mote login` with --ca-fingerprint".to_owned(),
+        });
+    }
+    tls::client_config(ca_pem).map_err(|e| broken(format!("the farm's CA certificate is no use: {e}")))
+}
+
+/// A channel to a farm's port, connected.
+pub(crate) async fn reach(address: &str, tls: ClientConfig) -> Result<Channel, Error> {
+    if let Err(cause) = dial::split_address(address) {
+        return Err(broken(format!("the farm's address is wrong: {cause}")));
+    }
+    let target = Target::Tls { address: address.to_owned(), tls: Arc::new(tls) };
+    dial::channel(target).await.map_err(|error| match PeerProblem::of(&error.cause) {
+        Some(problem) => Error::Certificate { address: address.to_owned(), problem },
+        None => Error::Unreachable {
+            address: address.to_owned(),
+            cause: io_words(&error.cause),
+            refused: error.cause.kind() == io::ErrorKind::ConnectionRefused,
+        },
+    })
 }
 
 /// Whether `host:port`, or a direct address with its port, names this machine alone.

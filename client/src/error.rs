@@ -1,6 +1,7 @@
 //! What can go wrong, whose fault it was, and what to do next.
 
 use crate::exit_code::ExitStatus;
+use motefarm_net::tls::PeerProblem;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,6 +35,14 @@ pub(crate) enum Error {
         cause: String,
         /// Nobody listens there.
         refused: bool,
+    },
+    /// The farm's certificate was not believed: nothing was said to it.
+    #[error("the farm at {address} is not believed: {}", certificate_words(.problem))]
+    Certificate {
+        /// Where.
+        address: String,
+        /// Why not.
+        problem: PeerProblem,
     },
     /// First contact with a listening buildlet failed.
     #[error("can not reach the buildlet at {address}: {cause}")]
@@ -142,10 +151,9 @@ impl Error {
     pub(crate) fn no_profile(path: PathBuf, farm: &str) -> Self {
         Self::Settings {
             problem: format!("there is no profile of the farm {farm:?} at {}", path.display()),
-            next:
-                "start a farm on this machine with `mote-coordinator serve`, which writes it, or ask the farm's admin \
-                   for a profile and put it there with mode 0600"
-                    .to_owned(),
+            next: "start a farm on this machine with `mote-coordinator serve`, which writes it, or sign in to one: \
+                 `mote login --server HOST:PORT`"
+                .to_owned(),
         }
     }
 
@@ -159,7 +167,9 @@ impl Error {
         match self {
             Self::Usage { .. } => ExitStatus::Usage,
             Self::Settings { .. } | Self::Refused { code: Code::Unauthenticated, .. } => ExitStatus::Settings,
-            Self::Unreachable { .. } | Self::NoBuildlet { .. } | Self::Lost { .. } => ExitStatus::Unreachable,
+            Self::Unreachable { .. } | Self::Certificate { .. } | Self::NoBuildlet { .. } | Self::Lost { .. } => {
+                ExitStatus::Unreachable
+            }
             Self::Refused { .. } | Self::Protocol { .. } | Self::Some { .. } => ExitStatus::Failed,
             Self::Local { .. } => ExitStatus::LocalFile,
             Self::Interrupted => ExitStatus::Interrupted,
@@ -172,6 +182,7 @@ impl Error {
         match self {
             Self::Usage { .. } => "usage",
             Self::Settings { .. } => "settings",
+            Self::Certificate { .. } => "certificate",
             Self::Unreachable { .. } | Self::NoBuildlet { .. } => "unreachable",
             Self::Lost { .. } => "lost",
             Self::Refused { code, .. } => code_word(*code),
@@ -187,6 +198,20 @@ impl Error {
     pub(crate) fn next_step(&self) -> Option<&str> {
         match self {
             Self::Usage { next, .. } | Self::Settings { next, .. } => Some(next),
+            Self::Certificate { problem, .. } => Some(match problem {
+                PeerProblem::OtherName(_) => {
+                    "reach it by a name its certificate is for, or have its operator add this one (`names`, or [tls])"
+                }
+                PeerProblem::Expired => {
+                    "its operator renews the certificate ([tls] cert); is this machine's clock right?"
+                }
+                PeerProblem::NotYet => "is this machine's clock right?",
+                PeerProblem::UnknownIssuer => {
+                    "if it is the farm you mean, its authority has changed: ask its admin for the fingerprint, then \
+                     `mote login --server HOST:PORT --ca-fingerprint SHA256`"
+                }
+                PeerProblem::Other(_) => "ask its admin for the fingerprint, then `mote login --ca-fingerprint SHA256`",
+            }),
             Self::Unreachable { refused: true, .. } => Some("is mote-coordinator running?"),
             Self::Unreachable { .. } => {
                 Some("check the address (--server, MOTE_SERVER or the profile) and the network")
@@ -196,7 +221,7 @@ impl Error {
             Self::Lost { .. } => Some("every request is safe to repeat: run the same command again"),
             Self::Refused { code, .. } => match code {
                 Code::Unauthenticated => Some(
-                    "the token in the profile or MOTE_TOKEN is not valid here; an admin makes one with `mote admin token create --user USER`",
+                    "the token in the profile or MOTE_TOKEN is not valid here: `mote login` again; an admin makes one with `mote admin token create --user USER`",
                 ),
                 Code::PermissionDenied => Some("this needs an admin's token"),
                 Code::NotFound => Some("`mote list` shows your instances, `mote create` the host types"),
@@ -212,6 +237,18 @@ impl Error {
             Self::Protocol { .. } => Some("compare `mote --version` with `mote-coordinator --version`"),
             Self::Some { .. } | Self::Interrupted | Self::StdoutClosed => None,
         }
+    }
+}
+
+/// What is wrong with a certificate, after "is not believed: ".
+fn certificate_words(problem: &PeerProblem) -> String {
+    match problem {
+        PeerProblem::OtherName(names) if names.is_empty() => "its certificate is for another name".to_owned(),
+        PeerProblem::OtherName(names) => format!("its certificate is for {} and not for this name", names.join(", ")),
+        PeerProblem::Expired => "its certificate has expired".to_owned(),
+        PeerProblem::NotYet => "its certificate is not valid yet".to_owned(),
+        PeerProblem::UnknownIssuer => "its certificate is not from an authority that is trusted".to_owned(),
+        PeerProblem::Other(words) => words.clone(),
     }
 }
 

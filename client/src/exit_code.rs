@@ -10,7 +10,7 @@ Exit codes of mote:
     1  the farm refused it or could not do it: no such instance, full queue, dead ping
     2  wrong usage; nothing was asked of the farm
     3  no usable profile, CA or token
-    4  the farm could not be reached, or was lost and did not come back in time
+    4  the farm could not be reached or its certificate not believed, or it was lost and did not come back
     5  a local file could not be read or written
   130  interrupted by Ctrl-C
   141  whoever read stdout went away

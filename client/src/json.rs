@@ -22,6 +22,7 @@ pub(crate) struct Instance {
     pub(crate) buildlet: String,
     pub(crate) running_execs: u64,
     pub(crate) groups: Vec<String>,
+    pub(crate) shared_with: Vec<String>,
 }
 
 impl Instance {
@@ -56,6 +57,7 @@ impl From<mote::InstanceInfo> for Instance {
             buildlet: info.buildlet,
             running_execs: info.running_execs,
             groups: info.groups,
+            shared_with: info.shared_with,
         }
     }
 }

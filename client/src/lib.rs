@@ -38,6 +38,7 @@ mod signals;
 mod source;
 mod table;
 mod targets;
+mod terminal;
 mod until;
 mod vectored;
 
@@ -91,6 +92,9 @@ fn act(cli: Cli, printer: Printer) -> Result<ExitStatus, Error> {
     match cli.verb {
         Verb::Completions(flags) => return commands::completions(printer, flags.shell),
         Verb::Man(flags) => return commands::man(printer, flags.dir.as_deref()),
+        // These make and remove what the others need.
+        Verb::Login(flags) => return run(commands::login(printer, &cli.global, flags, env)),
+        Verb::Logout(flags) => return run(commands::logout(printer, &cli.global, flags, env)),
         _ => {}
     }
     let settings = match direct::settings(&cli, env)? {
@@ -100,13 +104,17 @@ fn act(cli: Cli, printer: Printer) -> Result<ExitStatus, Error> {
     for warning in &settings.warnings {
         printer.warning(warning);
     }
+    let group = ActiveGroup::resolve(cli.global.group.as_deref(), env)?;
+    let context = Context::new(settings, group, printer);
+    run(commands::act(&context, cli.verb))
+}
+
+fn run(acting: impl Future<Output = Result<ExitStatus, Error>>) -> Result<ExitStatus, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Error::local("start the program's event loop", e))?;
-    let group = ActiveGroup::resolve(cli.global.group.as_deref(), env)?;
-    let context = Context::new(settings, group, printer);
-    let result = runtime.block_on(commands::act(&context, cli.verb));
+    let result = runtime.block_on(acting);
     // A read of stdin may be blocked for ever: nobody waits for it.
     runtime.shutdown_background();
     result

@@ -3,18 +3,22 @@
 //! The coordinator writes the first one (`farms/local.toml`) when it starts for the first time.
 
 use crate::error::Error;
-use serde::Deserialize;
+use motefarm_net::private_file;
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// What a profile says. Fields it does not know are for other versions of the program.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Profile {
     /// `host:port`.
     pub(crate) server: String,
-    /// The farm's CA certificate; nothing else is trusted.
+    /// The farm's CA certificate; nothing else is trusted. Empty: what this system trusts.
     pub(crate) ca_pem: String,
+    /// Whose the token is, for people.
+    #[serde(default)]
+    pub(crate) user: String,
     /// Who is asking.
     pub(crate) token: String,
 }
@@ -62,6 +66,16 @@ impl Profile {
         Ok(Loaded { profile, warning: readable_by_others(path) })
     }
 
+    /// Writes it where it is found again, its owner's alone.
+    pub(crate) fn save(&self, path: &Path) -> Result<(), Error> {
+        let failed = |cause| Error::file("write the profile", path, cause);
+        let text = toml::to_string(self).map_err(|e| failed(io::Error::other(e)))?;
+        if let Some(dir) = path.parent() {
+            private_file::create_dir(dir).map_err(failed)?;
+        }
+        private_file::write(path, text.as_bytes()).map_err(failed)
+    }
+
     fn parse(text: &str) -> Result<Self, String> {
         toml::from_str(text).map_err(|error| {
             let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
@@ -77,8 +91,8 @@ impl From<ProfileError> for Error {
             ProfileError::Missing(_) => "check the path given with --profile".to_owned(),
             ProfileError::Unreadable { .. } => "it must be readable by you (mode 0600, your file)".to_owned(),
             ProfileError::Damaged { path, .. } => format!(
-                "mend it, or restore it from the farm's own copy (profile.toml in the coordinator's data folder): \
-                 cp ~/.local/share/motefarm/profile.toml {}",
+                "sign in again (`mote login --server HOST:PORT`) or, on the farm's own machine, restore it from the \
+                 coordinator's data folder: cp ~/.local/share/motefarm/profile.toml {}",
                 path.display()
             ),
         };

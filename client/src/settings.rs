@@ -26,20 +26,8 @@ pub(crate) struct Settings {
 impl Settings {
     /// Reads the profile unless flags and environment say everything it would.
     pub(crate) fn resolve(global: &Global, env: impl Fn(&str) -> Option<OsString>) -> Result<Self, Error> {
-        let dirs = Dirs::resolve(&env).ok_or_else(|| Error::Settings {
-            problem: "no home directory is known".to_owned(),
-            next: format!("set HOME, or {} and {}", env_vars::CONFIG_DIR, env_vars::CACHE_DIR),
-        })?;
-        let text = |name: &str| -> Result<Option<String>, Error> {
-            match env(name).filter(|value| !value.is_empty()).map(OsString::into_string) {
-                None => Ok(None),
-                Some(Ok(value)) => Ok(Some(value)),
-                Some(Err(_)) => Err(Error::Settings {
-                    problem: format!("{name} is not UTF-8 text"),
-                    next: format!("set {name} to plain text, or unset it"),
-                }),
-            }
-        };
+        let dirs = dirs(&env)?;
+        let text = |name: &str| text(&env, name);
         let server = global.server.clone().map_or_else(|| text(env_vars::SERVER), |s| Ok(Some(s)))?;
         let token = text(env_vars::TOKEN)?;
         let ca_file = global.ca.clone().or_else(|| env(env_vars::CA).filter(|v| !v.is_empty()).map(PathBuf::from));
@@ -51,16 +39,14 @@ impl Settings {
         let loaded = match &global.profile {
             Some(file) => Profile::load(file)?,
             None => {
-                let farm = global.farm.clone().map_or_else(|| text(env_vars::FARM), |f| Ok(Some(f)))?;
-                let farm = farm.unwrap_or_else(|| DEFAULT_FARM.to_owned());
-                check_farm_name(&farm)?;
+                let farm = named_farm(global, &env)?.unwrap_or_else(|| DEFAULT_FARM.to_owned());
                 Profile::load(&dirs.profile(&farm)).map_err(|error| match error {
                     ProfileError::Missing(path) => Error::no_profile(path, &farm),
                     other => other.into(),
                 })?
             }
         };
-        let Profile { server: own_server, ca_pem: own_ca, token: own_token } = loaded.profile;
+        let Profile { server: own_server, ca_pem: own_ca, token: own_token, .. } = loaded.profile;
         let place = Place::Farm {
             address: server.unwrap_or(own_server),
             ca_pem: ca_pem.unwrap_or(own_ca),
@@ -68,6 +54,33 @@ impl Settings {
         };
         Ok(Self { place, dirs, warnings: loaded.warning.into_iter().collect() })
     }
+}
+
+/// The program's folders, or what to set.
+pub(crate) fn dirs(env: impl Fn(&str) -> Option<OsString>) -> Result<Dirs, Error> {
+    Dirs::resolve(env).ok_or_else(|| Error::Settings {
+        problem: "no home directory is known".to_owned(),
+        next: format!("set HOME, or {} and {}", env_vars::CONFIG_DIR, env_vars::CACHE_DIR),
+    })
+}
+
+/// A variable that is set and not empty.
+pub(crate) fn text(env: impl Fn(&str) -> Option<OsString>, name: &str) -> Result<Option<String>, Error> {
+    match env(name).filter(|value| !value.is_empty()).map(OsString::into_string) {
+        None => Ok(None),
+        Some(Ok(value)) => Ok(Some(value)),
+        Some(Err(_)) => Err(Error::Settings {
+            problem: format!("{name} is not UTF-8 text"),
+            next: format!("set {name} to plain text, or unset it"),
+        }),
+    }
+}
+
+/// The farm that was named, by flag or environment.
+pub(crate) fn named_farm(global: &Global, env: impl Fn(&str) -> Option<OsString>) -> Result<Option<String>, Error> {
+    let farm = global.farm.clone().map_or_else(|| text(env, env_vars::FARM), |farm| Ok(Some(farm)))?;
+    farm.as_deref().map_or(Ok(()), check_farm_name)?;
+    Ok(farm)
 }
 
 /// A farm's name is a file's name.
@@ -82,7 +95,8 @@ fn check_farm_name(farm: &str) -> Result<(), Error> {
     ))
 }
 
-fn read_ca(path: &Path) -> Result<String, Error> {
+/// The text of a file with a CA certificate.
+pub(crate) fn read_ca(path: &Path) -> Result<String, Error> {
     fs::read_to_string(path).map_err(|cause| Error::Settings {
         problem: format!("can not read the CA certificate {}: {}", path.display(), crate::error::io_words(&cause)),
         next: "check --ca and MOTE_CA, or leave them out to use the profile's".to_owned(),

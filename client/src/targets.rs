@@ -134,7 +134,7 @@ impl Resolver<'_> {
     }
 
     async fn own(&self) -> Result<Vec<mote::InstanceInfo>, Error> {
-        let request = mote::ListInstancesRequest { all_users: false };
+        let request = mote::ListInstancesRequest { all_users: false, shared: false };
         let answer = self.farm.call("list the instances", async |mut c| c.list_instances(request).await).await?;
         Ok(answer.instances)
     }

@@ -1,5 +1,9 @@
 //! The command line of `mote-coordinator`: declarations only.
 
+mod admin;
+
+pub use admin::{Admin, AdminCommand, JoinTokenCommand, TokenCommand, UserCommand};
+
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -22,6 +26,9 @@ pub enum Command {
     /// Look after the content store. The coordinator must not be running.
     #[command(subcommand)]
     Cas(CasCommand),
+    /// Look after users and tokens in the farm's own database: without a token, while the coordinator is
+    /// stopped or while it runs. Whoever may write that file may do this.
+    Admin(Admin),
 }
 
 /// What both need.

@@ -2,8 +2,10 @@
 //! strings, tested without a process.
 
 mod fetch;
+mod oidc;
 
 pub use fetch::{Fetch, FetchFile, has_credentials};
+pub use oidc::{Oidc, OidcFile, RoleRule, RoleRuleFile, is_safe};
 
 use motefarm_core::HostType;
 use motefarm_core::lease::LeaseTerms;
@@ -75,6 +77,20 @@ pub struct File {
     pub cas: CasFile,
     /// What may be fetched for users.
     pub fetch: FetchFile,
+    /// A certificate of the operator's.
+    pub tls: Option<TlsFile>,
+    /// Sign-in by OpenID Connect.
+    pub oidc: Option<OidcFile>,
+}
+
+/// `[tls]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFile {
+    /// PEM file: the server's certificate, then those that vouch for it.
+    pub cert: PathBuf,
+    /// PEM file: its key.
+    pub key: PathBuf,
 }
 
 /// `[leases]`, and the overrides in a host type.
@@ -157,11 +173,23 @@ pub struct Limits {
     pub queue: u64,
     /// Connections at once.
     pub connections: usize,
+    /// Live instances, waiting ones included, that one user may have; 0: any number.
+    pub instances_per_user: u64,
+    /// Commands running at once on one user's instances; 0: any number.
+    pub executions_per_user: u64,
+    /// How fast one user may bring content; 0: as fast as it goes.
+    pub upload_bytes_per_second: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { queue: 1000, connections: 4096 }
+        Self {
+            queue: 1000,
+            connections: 4096,
+            instances_per_user: 0,
+            executions_per_user: 0,
+            upload_bytes_per_second: 0,
+        }
     }
 }
 
@@ -230,6 +258,10 @@ pub struct Config {
     pub cas_max_bytes: u64,
     /// What may be fetched for users.
     pub fetch: Fetch,
+    /// A certificate of the operator's, besides the farm's own.
+    pub tls: Option<TlsFile>,
+    /// Sign-in by OpenID Connect.
+    pub oidc: Option<Oidc>,
     /// Hash of the farm's CA; filled in at start.
     pub ca_hash: String,
 }
@@ -347,6 +379,8 @@ impl File {
             limits: self.limits,
             cas_max_bytes: self.cas.max_bytes.unwrap_or(20 << 30),
             fetch: self.fetch.resolve()?,
+            tls: self.tls,
+            oidc: self.oidc.map(OidcFile::resolve).transpose()?,
             ca_hash: String::new(),
         })
     }
@@ -389,6 +423,10 @@ impl Config {
             format!("data directory: {}", self.data_dir.display()),
             format!("leases: {}, grace {}", terms(&self.leases.terms), format_duration(self.leases.grace)),
             format!("queue: {}, connections: {}", self.limits.queue, self.limits.connections),
+            format!(
+                "each user: instances {}, commands at once {}, bytes brought a second {} (0: no limit)",
+                self.limits.instances_per_user, self.limits.executions_per_user, self.limits.upload_bytes_per_second
+            ),
             format!("content store: {} bytes", self.cas_max_bytes),
         ];
         lines.extend(
@@ -398,6 +436,12 @@ impl Config {
             Some(format!("bootstrap toolchain of {name}: {}", t.bootstrap.as_ref()?.display()))
         }));
         lines.push(format!("fetched for users: {}, at most {} bytes", self.fetch.describe(), self.fetch.max_bytes));
+        if let Some(tls) = &self.tls {
+            lines.push(format!("certificate of the operator's: {}, {}", tls.cert.display(), tls.key.display()));
+        }
+        if let Some(oidc) = &self.oidc {
+            lines.push(oidc.describe());
+        }
         if self.local.enabled {
             let slots = self.local.slots.map_or("its own default".to_owned(), |slots| slots.to_string());
             lines.push(format!(

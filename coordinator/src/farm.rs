@@ -4,6 +4,7 @@
 pub mod access;
 pub mod admin;
 pub mod allocate;
+pub mod audit;
 pub mod bootstrap;
 pub mod contact;
 pub mod create;
@@ -16,6 +17,7 @@ pub mod groups;
 pub mod info;
 pub mod reap;
 pub mod renew;
+pub mod share;
 pub mod snapshots;
 pub mod transfer;
 pub mod usage;

@@ -1,14 +1,19 @@
 //! The gRPC edge: parses requests, calls one use case, maps errors. Decides nothing.
 
+mod access;
 mod admin;
 mod farm;
+mod sign_in;
 pub(crate) mod status;
 
 use crate::app::App;
+use crate::oidc::SignIns;
 use motefarm_cas::service::{ByteStreamService, CapabilitiesService, CasService};
 use motefarm_proto::MAX_MESSAGE_BYTES;
+use motefarm_proto::mote::access_server::AccessServer;
 use motefarm_proto::mote::admin_server::AdminServer;
 use motefarm_proto::mote::farm_server::FarmServer;
+use motefarm_proto::mote::sign_in_server::SignInServer;
 use motefarm_proto::reapi::bytestream::byte_stream_server::ByteStreamServer;
 use motefarm_proto::reapi::capabilities_server::CapabilitiesServer;
 use motefarm_proto::reapi::content_addressable_storage_server::ContentAddressableStorageServer;
@@ -25,7 +30,10 @@ pub fn routes(app: &Arc<App>) -> axum::Router {
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let bytes =
         ByteStreamServer::new(ByteStreamService::new(app.cas.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let sign_ins = app.config.oidc.clone().map(SignIns::new);
     Routes::new(farm)
+        .add_service(SignInServer::new(sign_in::SignInService { app: app.clone(), sign_ins }))
+        .add_service(AccessServer::new(access::AccessService(app.clone())))
         .add_service(AdminServer::new(admin::AdminService(app.clone())))
         .add_service(cas)
         .add_service(bytes)

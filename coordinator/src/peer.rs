@@ -15,6 +15,8 @@ use std::path::PathBuf;
 pub struct Peer {
     /// Our end of the connection.
     pub local: SocketAddr,
+    /// Their end.
+    pub remote: SocketAddr,
     /// In the clear, over loopback, from a socket that a process beside us holds, of the user we run as.
     pub own_user_in_clear: bool,
 }

@@ -26,12 +26,21 @@ pub struct Session {
     /// Cancelled when the contact ends. Whoever streams over the link stops then, even if its part
     /// of the link still works: the buildlet can not dial anew while half of the old link is held.
     pub ended: CancellationToken,
+    /// By which token it joined, if it did.
+    pub join_token_id: Option<String>,
+    /// Cancelled to end the contact: that token is no longer good.
+    pub revoked: CancellationToken,
     running: Mutex<HashMap<InstanceId, HashSet<String>>>,
 }
 
 impl Session {
     /// A session with what `description` says.
-    pub fn new(description: &mote::BuildletDescription, host_type: HostType, link: Arc<dyn Link>) -> Self {
+    pub fn new(
+        description: &mote::BuildletDescription,
+        host_type: HostType,
+        link: Arc<dyn Link>,
+        join_token_id: Option<String>,
+    ) -> Self {
         Self {
             buildlet_id: description.buildlet_id.clone(),
             host_type,
@@ -40,6 +49,8 @@ impl Session {
             reads_farm_store: description.reads_farm_store,
             link,
             ended: CancellationToken::new(),
+            join_token_id,
+            revoked: CancellationToken::new(),
             running: Mutex::default(),
         }
     }

@@ -1,18 +1,19 @@
 //! From the command line to a serving farm, and back down in order.
 
 use crate::app::App;
-use crate::cli::{CasCommand, Cli, Command, Setup};
-use crate::config::{Config, ConfigError, File, Overrides};
+use crate::cli::{AdminCommand, CasCommand, Cli, Command, Setup};
+use crate::config::{Config, ConfigError, File, Oidc, Overrides};
 use crate::farm::{allocate, reap::Reaper, snapshots};
 use crate::provider::{self, local, statics::Static};
 use crate::store::Store;
-use crate::{bootstrap, http, serve};
+use crate::{bootstrap, http, offline, serve, tls_files};
 use anyhow::Context as _;
 use clap::Parser as _;
 use motefarm_cas::store::{Store as Cas, StoreLimits};
 use motefarm_core::{Clock as _, SystemClock};
 use motefarm_net::private_file;
-use motefarm_net::tls::Authority;
+use motefarm_net::tls::{Authority, OperatorCertificate};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,10 @@ pub fn main_impl() -> ExitCode {
         },
         Command::Cas(CasCommand::Verify(setup)) => match resolve(setup) {
             Ok(config) => verify(&config),
+            Err(error) => return config_error(&error),
+        },
+        Command::Admin(admin) => match resolve(&admin.setup) {
+            Ok(config) => administrate(&config, &admin.command),
             Err(error) => return config_error(&error),
         },
     };
@@ -85,6 +90,7 @@ fn resolve(setup: &Setup) -> anyhow::Result<Config> {
         .map_err(|source| ConfigError::Read { path: config.data_dir.clone(), source })?;
     // A file a static entry names must be there before a port opens.
     config.statics.iter().try_for_each(|entry| Static::load(entry).map(drop))?;
+    config.oidc.iter().try_for_each(Oidc::check_files)?;
     Ok(config)
 }
 
@@ -93,11 +99,25 @@ fn open_cas(config: &Config) -> anyhow::Result<Cas> {
     Cas::open(&config.data_dir.join("cas"), limits).context("can not open the content store")
 }
 
+async fn open_store(path: &Path) -> anyhow::Result<Store> {
+    Store::open(path).await.with_context(|| {
+        format!("can not use the database {}; if it is damaged, restore it from a backup", path.display())
+    })
+}
+
 fn verify(config: &Config) -> anyhow::Result<()> {
     let report = open_cas(config)?.verify()?;
     say(&format!("{report:?}"))?;
     anyhow::ensure!(report.bad.is_empty(), "{} blobs are not what their digests say", report.bad.len());
     Ok(())
+}
+
+fn administrate(config: &Config, command: &AdminCommand) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match runtime.block_on(offline::act(config, command, SystemClock.now()))?.as_str() {
+        "" => Ok(()),
+        text => say(text),
+    }
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
@@ -118,8 +138,14 @@ async fn serve_farm(mut config: Config) -> anyhow::Result<()> {
     }
     let mut names = config.names.clone();
     names.push(rustix::system::uname().nodename().to_string_lossy().into_owned());
-    let tls = authority.server_config(&names)?;
-    let store = Store::open(&data_dir.join("farm.db")).await.context("can not open the farm's database")?;
+    let operators = match &config.tls {
+        Some(tls) => {
+            Some(OperatorCertificate::load(&tls.cert, &tls.key).context("the certificate of [tls] is no use")?)
+        }
+        None => None,
+    };
+    let tls = authority.server_config_beside(&names, operators.clone())?;
+    let store = open_store(&data_dir.join("farm.db")).await?;
     store.all_lost().await?;
     let own_user =
         bootstrap::first_admin(&store, &data_dir, authority.ca_pem(), &address.to_string(), SystemClock.now()).await?;
@@ -131,6 +157,11 @@ async fn serve_farm(mut config: Config) -> anyhow::Result<()> {
     start_providers(&app)?;
     app.spawn(allocate::run(app.clone()));
     app.spawn(Reaper::default().run(app.clone()));
+    // Asked for in any case: without a listener it would end the program.
+    let hangup = signal(SignalKind::hangup())?;
+    if let Some(operators) = operators {
+        app.spawn(tls_files::watch(app.clone(), operators, hangup));
+    }
     let router = http::router(&app, own_user);
     let port = tokio::spawn(serve::serve(app.clone(), listener, tls, router));
     tracing::info!(%address, data_dir = %data_dir.display(), ca = app.config.ca_hash, "the farm serves");

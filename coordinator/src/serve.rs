@@ -86,14 +86,14 @@ async fn connection(
     let local = stream.local_addr()?;
     if first == TLS_HANDSHAKE {
         let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
-        let router = router.layer(axum::Extension(Peer { local, own_user_in_clear: false }));
+        let router = router.layer(axum::Extension(Peer { local, remote: from, own_user_in_clear: false }));
         return serve_connection(stream, router, shutdown).await;
     }
     if !peer::is_loopback(from, local) {
         return Err(format!("{from} speaks cleartext and is not on loopback").into());
     }
     let own = tokio::task::spawn_blocking(move || peer::is_own_user(from, local)).await?;
-    let router = router.layer(axum::Extension(Peer { local, own_user_in_clear: own }));
+    let router = router.layer(axum::Extension(Peer { local, remote: from, own_user_in_clear: own }));
     if own {
         return serve_connection(stream, router, shutdown).await;
     }

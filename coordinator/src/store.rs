@@ -12,14 +12,18 @@ mod groups;
 mod instances;
 mod known_tokens;
 mod leases;
+mod shares;
+mod sign_ins;
 mod snapshots;
 mod tokens;
 mod users;
 
+pub use audit::{ACTIONS, AuditFilter, AuditRow};
 pub use buildlets::BuildletRow;
 pub use executions::{ExecutionRow, NewExecution};
 pub use groups::MAX_GROUPS;
 pub use instances::{InstanceRow, NewInstance, SnapshotWish};
+pub use sign_ins::NewSignIn;
 pub use snapshots::{MAX_SNAPSHOTS, SnapshotRow};
 pub use tokens::{JoinTokenRow, TokenRow};
 pub use users::UserRow;
@@ -111,6 +115,12 @@ impl Store {
         MIGRATIONS.run(&writer).await?;
         let readers = pool().max_connections(4).connect_with(options.read_only(true).create_if_missing(false)).await?;
         Ok(Self { writer, readers, known_tokens: known_tokens::KnownTokens::default() })
+    }
+
+    /// Changes whenever this process takes a right away: a token, a user, a share. What another process
+    /// takes away (`mote-coordinator admin`) is only found by looking again.
+    pub fn rights_taken(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.known_tokens.taken()
     }
 
     /// Closes both pools after what is in progress; later verbs fail.

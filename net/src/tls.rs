@@ -4,15 +4,29 @@
 //! (client profiles) or its hash (join tokens) knows the farm, by whatever address it is reached.
 //! So a server certificate names its *role* besides the machine's names, and a caller that trusts
 //! this CA and no other accepts either. Server keys live in memory only: a fresh one each start.
+//!
+//! An operator may give a certificate of another CA besides ([`faces`]), for programs that know
+//! nothing of farms. Who knows the farm by its own CA says so in the handshake and sees its own
+//! certificate as before. [`trust`] is the caller's side.
+
+mod faces;
+mod problem;
+mod trust;
+
+pub use faces::OperatorCertificate;
+pub use problem::PeerProblem;
+pub use rustls::ClientConfig;
+pub use trust::{client_config, client_config_pinned, client_config_system, presented_ca};
 
 use crate::private_file;
+use base64::Engine as _;
+use faces::Faces;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{DistinguishedName, RootCertStore, ServerConfig};
 use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,9 +57,40 @@ pub enum TlsError {
     /// Making a certificate failed.
     #[error("can not make a certificate: {0}")]
     Make(#[from] rcgen::Error),
+    /// The system's root certificates could not be read.
+    #[error("can not read this system's root certificates: {0}")]
+    SystemRoots(String),
+    /// The peer shows no CA that could be pinned.
+    #[error("{address} shows no certificate authority of its own that could be trusted by its fingerprint")]
+    NoAuthority {
+        /// Where.
+        address: String,
+    },
+    /// The peer could not be reached.
+    #[error(transparent)]
+    Dial(#[from] crate::dial::DialError),
     /// rustls refused the pieces.
     #[error("can not set up TLS: {0}")]
     Setup(#[from] rustls::Error),
+}
+
+/// How a caller asks for the certificate of the farm's own CA when it does not know its name: as a
+/// distinguished name of a `certificate_authorities` extension (RFC 8446, section 4.2.4).
+fn role_authority() -> DistinguishedName {
+    // CN=ROLE_NAME in DER (X.690): SET { SEQUENCE { OID 2.5.4.3, UTF8String } }; the name is shorter than 100 bytes.
+    let name = ROLE_NAME.as_bytes();
+    let short = |n: usize| u8::try_from(n).unwrap_or(u8::MAX);
+    let mut der = vec![0x31, short(name.len() + 9), 0x30, short(name.len() + 7), 0x06, 3, 0x55, 0x04, 0x03, 0x0c];
+    der.push(short(name.len()));
+    der.extend_from_slice(name);
+    DistinguishedName::in_sequence(&der)
+}
+
+/// The CA's own name, for the same.
+fn authority_name(ca: CertificateDer<'static>) -> Result<DistinguishedName, TlsError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(ca)?;
+    roots.subjects().pop().ok_or_else(|| damaged("the CA certificate", "it has no name"))
 }
 
 fn damaged(place: impl Into<String>, problem: impl ToString) -> TlsError {
@@ -120,6 +165,15 @@ impl Authority {
     /// A server's side: a fresh certificate for `names` (DNS names and addresses), ALPN `h2` and
     /// `http/1.1`. The CA goes along in the chain, for those who know only its hash.
     pub fn server_config(&self, names: &[String]) -> Result<Arc<ServerConfig>, TlsError> {
+        self.server_config_beside(names, None)
+    }
+
+    /// The same beside an operator's certificate: that is for whoever does not ask for the farm's own CA.
+    pub fn server_config_beside(
+        &self,
+        names: &[String],
+        operators: Option<Arc<OperatorCertificate>>,
+    ) -> Result<Arc<ServerConfig>, TlsError> {
         let key = KeyPair::generate()?;
         let mut all: Vec<String> = [ROLE_NAME, "localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
         all.extend(names.iter().filter(|name| !all.contains(name)).cloned().collect::<Vec<_>>());
@@ -127,12 +181,14 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, "Motefarm server");
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &self.issuer()?)?;
-        let chain = vec![certificate.der().clone(), parse_ca(&self.ca_pem)?];
+        let ca = parse_ca(&self.ca_pem)?;
+        let chain = vec![certificate.der().clone(), ca.clone()];
         let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|e| damaged("memory", e))?;
+        let own = CertifiedKey::from_der(chain, key, &provider())?;
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_single_cert(chain, key)?;
+            .with_cert_resolver(Arc::new(Faces::new(own, ca, operators)?));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }
@@ -142,137 +198,23 @@ fn parse_ca(pem: &str) -> Result<CertificateDer<'static>, TlsError> {
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| damaged("the CA certificate", e))
 }
 
+/// A certificate as PEM text (RFC 7468).
+fn to_pem(certificate: &CertificateDer<'_>) -> String {
+    let body = base64::engine::general_purpose::STANDARD.encode(certificate);
+    let lines: Vec<&str> =
+        body.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap_or_default()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
 /// SHA-256 of a CA certificate's DER, as 64 hex digits.
 pub fn ca_hash(ca_pem: &str) -> Result<String, TlsError> {
     Ok(hex::encode(Sha256::digest(parse_ca(ca_pem)?)))
 }
 
-/// A caller's side that trusts this CA and nothing else. ALPN is left to [`crate::dial`].
-pub fn client_config(ca_pem: &str) -> Result<ClientConfig, TlsError> {
-    with_verifier(Arc::new(FarmVerifier::of_ca(parse_ca(ca_pem)?)?))
-}
-
-/// A caller's side that knows only the CA's hash: the CA must be in the chain the server sends.
-pub fn client_config_pinned(ca_hash: &str) -> Result<ClientConfig, TlsError> {
-    let mut hash = [0; 32];
-    hex::decode_to_slice(ca_hash, &mut hash).map_err(|e| damaged("the CA hash", e))?;
-    with_verifier(Arc::new(PinnedVerifier { hash, provider: provider() }))
-}
-
-fn with_verifier(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, TlsError> {
-    Ok(ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth())
-}
-
-/// Accepts a certificate of the one CA for the dialled name or for the role.
-#[derive(Debug)]
-struct FarmVerifier(Arc<WebPkiServerVerifier>);
-
-impl FarmVerifier {
-    fn of_ca(ca: CertificateDer<'_>) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        roots.add(ca.into_owned())?;
-        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-            .build()
-            .map_err(|e| damaged("the CA certificate", e))?;
-        Ok(Self(inner))
-    }
-}
-
-impl ServerCertVerifier for FarmVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let role = ServerName::try_from(ROLE_NAME).map_err(|_| rustls::Error::General("bad role name".to_owned()))?;
-        let verify = |name| self.0.verify_server_cert(end_entity, intermediates, name, ocsp_response, now);
-        verify(&role).or_else(|_| verify(server_name))
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
-}
-
-/// Finds the CA of the known hash in the chain, then verifies as [`FarmVerifier`].
-#[derive(Debug)]
-struct PinnedVerifier {
-    hash: [u8; 32],
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for PinnedVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let ca = intermediates.iter().find(|cert| Sha256::digest(cert)[..] == self.hash).ok_or_else(|| {
-            rustls::Error::General("this is another farm: its CA is not the one whose hash is in the token".to_owned())
-        })?;
-        FarmVerifier::of_ca(ca.clone()).map_err(|e| rustls::Error::General(e.to_string()))?.verify_server_cert(
-            end_entity,
-            &[],
-            server_name,
-            ocsp_response,
-            now,
-        )
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustls::pki_types::ServerName;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     async fn handshake(server: Arc<ServerConfig>, client: ClientConfig, name: &str) -> io::Result<u8> {

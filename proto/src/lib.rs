@@ -19,6 +19,9 @@ pub mod gomote {
     tonic::include_proto!("protos");
 }
 
+/// Every service above as its `.proto` files declare it: an encoded `google.protobuf.FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// The Remote Execution API v2 and `google.bytestream`, as published by `bazel-remote-apis`.
 pub mod reapi {
     pub use bazel_remote_apis::build::bazel::remote::execution::v2::*;

@@ -17,6 +17,7 @@ pub(crate) enum Admin {
     #[command(subcommand)]
     JoinToken(JoinToken),
     Invite(Invite),
+    Audit(Audit),
     /// List the machines, in contact or not
     Buildlets,
 }
@@ -51,8 +52,8 @@ pub(crate) enum Token {
         #[arg(long, default_value = "default")]
         name: String,
         /// End it after this long, such as 90d [default: never]
-        #[arg(long, value_name = "DURATION", value_parser = duration)]
-        lifetime: Option<Duration>,
+        #[arg(long, visible_alias = "lifetime", value_name = "DURATION", value_parser = duration)]
+        expires: Option<Duration>,
     },
     /// List the tokens (not their secrets)
     List {
@@ -77,7 +78,7 @@ pub(crate) enum JoinToken {
     Create(JoinTerms),
     /// List the join tokens (not their secrets)
     List,
-    /// Make a join token worthless at once; machines that joined with it can not come back once out of contact
+    /// Make a join token worthless at once; the contact to machines that joined with it is cut
     Revoke {
         #[arg(value_name = "ID")]
         id: String,
@@ -102,9 +103,27 @@ pub(crate) struct JoinTerms {
     #[arg(long, value_name = "TYPE")]
     pub(crate) host_type: String,
     /// How long machines may join with it [default: 24h]
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) lifetime: Option<Duration>,
+    #[arg(long, visible_alias = "lifetime", value_name = "DURATION", value_parser = duration)]
+    pub(crate) expires: Option<Duration>,
     /// Good for one machine only
     #[arg(long)]
     pub(crate) one_time: bool,
+}
+
+/// Show who did what, oldest first
+#[derive(Args)]
+#[command(after_help = "Example:\n  mote admin audit -user alice -since 24h")]
+pub(crate) struct Audit {
+    /// By this user only
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// This only: create, destroy, run, share, sign-in, ...
+    #[arg(long, value_name = "ACTION")]
+    pub(crate) action: Option<String>,
+    /// Not longer ago than this
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) since: Option<Duration>,
+    /// The newest so many
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) limit: u64,
 }

@@ -3,6 +3,7 @@
 //! These calls are made once: repeating one that got through would only say that it exists. What a
 //! lost answer means, the listing tells.
 
+mod audit;
 mod buildlets;
 mod invite;
 mod join_token;
@@ -21,6 +22,7 @@ pub(crate) async fn act(context: &Context, admin: Admin) -> Result<ExitStatus, E
         Admin::Token(token) => token::act(context, token).await,
         Admin::JoinToken(token) => join_token::act(context, token).await,
         Admin::Invite(invite) => invite::act(context, invite).await,
+        Admin::Audit(audit) => audit::act(context, audit).await,
         Admin::Buildlets => buildlets::act(context).await,
     }
     .map(|()| ExitStatus::Success)
@@ -40,7 +42,7 @@ fn ago(at_ms: i64) -> String {
 }
 
 /// `in 3d`, `expired`; `never` when it does not end.
-fn ahead(at_ms: i64) -> String {
+pub(super) fn ahead(at_ms: i64) -> String {
     if at_ms == 0 {
         return "never".to_owned();
     }

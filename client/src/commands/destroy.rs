@@ -66,7 +66,7 @@ async fn of_group(context: &Context, farm: &Farm, may_be_empty: bool) -> Result<
 }
 
 async fn own(farm: &Farm) -> Result<Vec<String>, Error> {
-    let request = mote::ListInstancesRequest { all_users: false };
+    let request = mote::ListInstancesRequest { all_users: false, shared: false };
     let answer = farm.call("list the instances", async |mut c| c.list_instances(request).await).await?;
     let live = |i: &mote::InstanceInfo| InstanceState::from_word(&i.state).is_none_or(InstanceState::is_live);
     Ok(answer.instances.into_iter().filter(live).map(|i| i.name).collect())

@@ -16,7 +16,7 @@ struct Body {
 
 pub(crate) async fn act(context: &Context, list: cli::List) -> Result<ExitStatus, Error> {
     let farm = context.connect().await?;
-    let request = mote::ListInstancesRequest { all_users: list.all };
+    let request = mote::ListInstancesRequest { all_users: list.all, shared: true };
     let answer = farm.call("list the instances", async |mut c| c.list_instances(request).await).await?;
     let body = Body { instances: answer.instances.into_iter().map(Instance::from).collect() };
     context.printer.data(&body, || if list.long { table(&body.instances) } else { lines(&body.instances) })?;

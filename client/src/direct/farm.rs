@@ -157,6 +157,7 @@ impl DirectFarm {
             buildlet: contact.hostname.clone(),
             running_execs: execs.iter().filter(|exec| exec.outcome.is_none()).count() as u64,
             groups: Vec::new(),
+            shared_with: Vec::new(),
         };
         Ok((info, round_trip))
     }

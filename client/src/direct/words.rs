@@ -104,6 +104,10 @@ fn instance_words(verb: &Verb) -> Words {
         Verb::Attach(attach) => Words::all(attach.target.as_slice()),
         Verb::Logs(logs) => Words::all(logs.target.as_slice()),
         Verb::Cancel(cancel) => Words::all(&cancel.targets),
+        // What only a farm has.
+        Verb::Share(_) | Verb::Unshare(_) | Verb::Login(_) | Verb::Logout(_) | Verb::Whoami(_) | Verb::Auth(_) => {
+            Words::all(&[])
+        }
         Verb::List(_) | Verb::Admin(_) | Verb::Completions(_) | Verb::Man(_) => Words::all(&[]),
     }
 }

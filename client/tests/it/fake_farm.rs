@@ -1,5 +1,6 @@
 //! A farm of one test: enough of the services to be believed, and a hand on every connection.
 
+mod access;
 mod admin;
 mod exec;
 mod farm;
@@ -10,8 +11,10 @@ pub(crate) use exec::{Exec, lines};
 
 use motefarm_net::serve::serve_connection;
 use motefarm_net::tls::Authority;
+use motefarm_proto::mote::access_server::AccessServer;
 use motefarm_proto::mote::admin_server::AdminServer;
 use motefarm_proto::mote::farm_server::FarmServer;
+use motefarm_proto::mote::sign_in_server::SignInServer;
 use motefarm_proto::mote::*;
 use motefarm_proto::reapi::content_addressable_storage_server::ContentAddressableStorageServer;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -57,6 +60,10 @@ pub(crate) struct State {
     pub(crate) cut_puts: u32,
     /// Of several creates these (counted from 1) are refused.
     pub(crate) refuses: Vec<usize>,
+    /// Whom it was asked about, as `authorization` said.
+    pub(crate) tokens: Vec<String>,
+    /// Who vouches for users; empty: nobody.
+    pub(crate) issuer: String,
     /// A member of a group that the farm knows no more.
     pub(crate) gone: HashSet<String>,
 }
@@ -122,6 +129,8 @@ impl FakeFarm {
         let service = Service { state: state.clone(), cutter };
         let routes = tonic::service::Routes::new(FarmServer::new(service.clone()))
             .add_service(AdminServer::new(service.clone()))
+            .add_service(AccessServer::new(service.clone()))
+            .add_service(SignInServer::new(service.clone()))
             .add_service(ContentAddressableStorageServer::new(service.clone()));
         runtime.spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {

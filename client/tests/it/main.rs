@@ -16,6 +16,8 @@ mod groups;
 #[cfg(unix)]
 mod lease;
 #[cfg(unix)]
+mod login;
+#[cfg(unix)]
 mod loops;
 #[cfg(unix)]
 mod mote;

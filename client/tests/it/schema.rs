@@ -153,6 +153,12 @@ fn every_command_prints_what_the_schema_says() {
         &["admin", "join-token", "revoke", "id"],
         &["admin", "invite", "--host-type", "t"],
         &["admin", "buildlets"],
+        &["admin", "audit"],
+        &["share", I, "bob"],
+        &["share", I, "nobody"],
+        &["unshare", I, "bob"],
+        &["whoami"],
+        &["auth", "token"],
         &["completions", "bash"],
         &["man"],
         &["man", "pages"],
@@ -161,6 +167,11 @@ fn every_command_prints_what_the_schema_says() {
         let with_json: Vec<&str> = std::iter::once("--json").chain(args.iter().copied()).collect();
         check(args, &home.mote(&with_json));
     }
+    let fingerprint = motefarm_net::tls::ca_hash(&farm.ca_pem).unwrap();
+    let server = farm.address.to_string();
+    let login = ["--json", "login", "--server", &server, "--ca-fingerprint", &fingerprint, "--farm", "other"];
+    check(&["login"], &Ran::from(home.command(login).env("MOTE_TOKEN", "mote_t").output().unwrap()));
+    check(&["logout"], &home.mote(&["--json", "logout", "--farm", "other"]));
     // Several.
     home.mote_in("g2", &["create", "-count=2", "linux-amd64"]);
     let both = home.mote_in("g2", &["--json", "run", "/noisy", "1"]);

@@ -63,8 +63,8 @@ pub async fn serve(app: &Arc<App>, link: Arc<dyn Link>, origin: &Origin) -> Resu
     // Before the first report is asked for: what is ready now must be in it.
     let expected = app.store.instances_of_buildlet(&description.buildlet_id).await?;
     let mut reports = link.watch().await?;
-    let session = Arc::new(Session::new(&description, host_type, link));
-    let first = next_report(app, origin, &mut reports).await?;
+    let session = Arc::new(Session::new(&description, host_type, link, origin.join_token_id.clone()));
+    let first = next_report(app, origin, &session, &mut reports).await?;
     reconcile(app, &session, &expected, &first).await?;
     session.take_report(&first);
     app.registry.add(session.clone());
@@ -77,7 +77,7 @@ pub async fn serve(app: &Arc<App>, link: Arc<dyn Link>, origin: &Origin) -> Resu
     resume_starting(app, &session, &expected);
     app.changed();
     let ended = loop {
-        match next_report(app, origin, &mut reports).await {
+        match next_report(app, origin, &session, &mut reports).await {
             Ok(report) => take_report(app, &session, &report).await,
             Err(error) => break error,
         }
@@ -112,6 +112,7 @@ async fn check_unsandboxed(app: &App, description: &mote::BuildletDescription) -
 async fn next_report(
     app: &App,
     origin: &Origin,
+    session: &Session,
     reports: &mut crate::link::LinkStream<mote::BuildletReport>,
 ) -> Result<mote::BuildletReport, FarmError> {
     tokio::select! {
@@ -121,6 +122,7 @@ async fn next_report(
         },
         () = app.shutdown.cancelled() => Err(FarmError::Unavailable("the coordinator is stopping".to_owned())),
         () = origin.cut.cancelled() => Err(FarmError::Unavailable("it dialled in again".to_owned())),
+        () = session.revoked.cancelled() => Err(FarmError::Unavailable("its join token was revoked".to_owned())),
     }
 }
 

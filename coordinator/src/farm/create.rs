@@ -68,8 +68,9 @@ pub async fn create_from(
         }
         terms.idle_timeout = idle.max(Duration::from_secs(1));
     }
+    let limits = &app.config.limits;
     let new = NewInstance { id, owner: caller.user.clone(), host_type, terms, groups, from_snapshot };
-    let row = app.store.request_instance(&new, app.config.limits.queue, app.now()).await?;
+    let row = app.store.request_instance(&new, limits.queue, limits.instances_per_user, app.now()).await?;
     if row.state == InstanceState::Queued {
         app.audit(caller.user.as_str(), "create", &row.name, new.host_type.as_str()).await;
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// Decides the end and answers; the reaper takes the instance down. Repeats are no error.
 pub async fn destroy(app: &Arc<App>, caller: &Identity, name: &str) -> Result<(), FarmError> {
-    let row = access::instance(app, caller, name).await?;
+    let row = access::own_instance(app, caller, name, "end").await?;
     if app.store.end_instance(row.id, EndReason::Destroyed, app.now()).await? {
         tracing::info!(instance.id = %row.id, instance.name = row.name, user = %caller.user, "instance destroyed");
         app.audit(caller.user.as_str(), "destroy", &row.name, "").await;

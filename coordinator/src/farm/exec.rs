@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::identity::Identity;
 use crate::registry::Session;
 use crate::store::{InstanceRow, NewExecution};
+use futures_util::StreamExt as _;
 use motefarm_core::ExecId;
 use motefarm_proto::{convert, mote};
 use prost::Message as _;
@@ -37,7 +38,7 @@ pub async fn execute(
         instance_name: &instance.name,
         command: &words.join(" "),
     };
-    app.store.begin_execution(&new, app.now()).await?;
+    app.store.begin_execution(&new, app.config.limits.executions_per_user, app.now()).await?;
     tracing::debug!(exec.id = %exec_id, instance.name = instance.name, user = %caller.user, program = spec.program, "execution asked for");
     let ask = Ask::Execute(mote::BuildletExecuteRequest {
         instance_id: instance.id.to_string(),
@@ -45,7 +46,23 @@ pub async fn execute(
         spec: Some(spec),
         offset: request.offset,
     });
-    Ok(exec_stream::stream(app, instance, exec_id, ask))
+    Ok(while_usable(app, caller, &instance, exec_stream::stream(app, instance.clone(), exec_id, ask)))
+}
+
+/// A stream that is cut when its caller may no longer use the instance.
+fn while_usable(app: &Arc<App>, caller: &Identity, instance: &InstanceRow, events: ExecStream) -> ExecStream {
+    if caller.may_own(&instance.owner) {
+        return events;
+    }
+    let lost = Box::pin(access::no_longer_shared(app.clone(), caller.clone(), instance.clone()));
+    futures_util::stream::unfold(Some((events, lost)), |state| async {
+        let (mut events, mut lost) = state?;
+        tokio::select! {
+            event = events.next() => Some((event?, Some((events, lost)))),
+            error = &mut lost => Some((Err(error), None)),
+        }
+    })
+    .boxed()
 }
 
 /// Streams an execution that was started before.
@@ -77,7 +94,7 @@ pub async fn attach(
             follow: request.follow,
         }),
     };
-    Ok(exec_stream::stream(app, instance, exec_id, ask))
+    Ok(while_usable(app, caller, &instance, exec_stream::stream(app, instance.clone(), exec_id, ask)))
 }
 
 async fn newest(app: &App, caller: &Identity, instance: &str) -> Result<ExecId, FarmError> {

@@ -64,6 +64,12 @@ pub async fn list_instances(app: &App, caller: &Identity, all: bool) -> Result<V
     Ok(rows.iter().map(|row| instance(app, row)).collect())
 }
 
+/// The caller's instances and those that others share with them.
+pub async fn list_usable(app: &App, caller: &Identity) -> Result<Vec<mote::InstanceInfo>, FarmError> {
+    let rows = app.store.instances_usable_by(&caller.user).await?;
+    Ok(rows.iter().map(|row| instance(app, row)).collect())
+}
+
 /// An instance as told to its owner.
 pub fn instance(app: &App, row: &InstanceRow) -> mote::InstanceInfo {
     let session = row.buildlet_id.as_deref().and_then(|id| app.registry.get(id));
@@ -80,6 +86,7 @@ pub fn instance(app: &App, row: &InstanceRow) -> mote::InstanceInfo {
         buildlet: row.buildlet_id.clone().unwrap_or_default(),
         running_execs: session.map_or(0, |session| session.running_in(row.id) as u64),
         groups: row.groups.clone(),
+        shared_with: row.shared_with.clone(),
     }
 }
 

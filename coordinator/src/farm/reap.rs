@@ -2,7 +2,7 @@
 //!
 //! A pass decides in transactions and acts after. Every pass reads the clock once.
 
-use super::{FarmError, renew};
+use super::{FarmError, renew, snapshots};
 use crate::app::App;
 use crate::store::InstanceRow;
 use motefarm_core::instance::{EndReason, InstanceState};
@@ -42,6 +42,10 @@ impl Reaper {
             if now >= forget_at {
                 forget_at = now + FORGET_EVERY;
                 renew::forget_ended(&app);
+                // Users whom another process removed took their snapshots along.
+                if let Err(error) = snapshots::unpin_unneeded(&app).await {
+                    tracing::error!(%error, "content of removed snapshots is kept for now");
+                }
                 if let Err(error) = app.store.forget(now - KEEP_RECORDS, now - KEEP_AUDIT).await {
                     tracing::error!(%error, "old records could not be removed");
                 }
@@ -56,6 +60,7 @@ impl Reaper {
 
     /// One sweep at `now`.
     pub async fn pass(&self, app: &Arc<App>, now: Timestamp) -> Result<(), FarmError> {
+        cut_revoked(app).await?;
         renew_busy(app, now).await?;
         expire(app, now).await?;
         give_up_unwatched(app, now).await?;
@@ -97,6 +102,21 @@ impl Reaper {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Ends contacts whose join token was revoked, by whichever process.
+async fn cut_revoked(app: &Arc<App>) -> Result<(), FarmError> {
+    let joined: Vec<_> = app.registry.all().into_iter().filter(|session| session.join_token_id.is_some()).collect();
+    if joined.is_empty() {
+        return Ok(());
+    }
+    let revoked: HashSet<String> = app.store.revoked_join_tokens().await?.into_iter().collect();
+    for session in joined {
+        if session.join_token_id.as_ref().is_some_and(|id| revoked.contains(id)) {
+            session.revoked.cancel();
+        }
+    }
+    Ok(())
 }
 
 /// Renews what runs something, unless nobody has watched that for too long.

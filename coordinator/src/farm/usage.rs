@@ -31,6 +31,8 @@ pub struct Usage {
     pub row: InstanceRow,
     /// The contact it is used over.
     pub session: Arc<Session>,
+    /// Who uses it.
+    pub caller: Identity,
 }
 
 impl Usage {
@@ -40,7 +42,7 @@ impl Usage {
         let row = access::usable_instance(app, caller, name).await?;
         renew::renew(app, &row).await?;
         let session = exec::session_of(app, &row).await?;
-        Ok(Self { app: app.clone(), row, session })
+        Ok(Self { app: app.clone(), row, session, caller: caller.clone() })
     }
 
     /// The instance's id as messages spell it.
@@ -48,7 +50,7 @@ impl Usage {
         self.row.id.to_string()
     }
 
-    /// Ends when nothing more can come over this contact, with why.
+    /// Ends when nothing more can come over this contact, or may, with why.
     async fn broken(&self) -> FarmError {
         tokio::select! {
             () = self.app.shutdown.cancelled() => {
@@ -58,6 +60,7 @@ impl Usage {
                 let name = &self.row.name;
                 FarmError::Unavailable(format!("the contact to the buildlet of {name} ended in the middle; ask again"))
             }
+            error = access::no_longer_shared(self.app.clone(), self.caller.clone(), self.row.clone()) => error,
         }
     }
 

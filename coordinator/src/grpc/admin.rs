@@ -2,7 +2,7 @@
 
 use super::status::caller;
 use crate::app::App;
-use crate::farm::{admin, info};
+use crate::farm::{admin, audit, info};
 use crate::identity::Role;
 use motefarm_core::name::UserName;
 use motefarm_core::{HostType, Timestamp};
@@ -139,5 +139,21 @@ impl Admin for AdminService {
 
     async fn list_buildlets(&self, _: Request<mote::ListBuildletsRequest>) -> Answer<mote::ListBuildletsResponse> {
         Ok(Response::new(mote::ListBuildletsResponse { buildlets: info::list_buildlets(&self.0).await? }))
+    }
+
+    async fn list_audit(&self, request: Request<mote::ListAuditRequest>) -> Answer<mote::ListAuditResponse> {
+        let request = request.get_ref();
+        let rows = audit::list(&self.0, &request.user, &request.action, request.since_ms, request.limit).await?;
+        let entries = rows
+            .into_iter()
+            .map(|row| mote::AuditEntry {
+                at_ms: row.at.as_millis(),
+                user: row.actor,
+                action: row.action,
+                subject: row.subject,
+                detail: row.detail,
+            })
+            .collect();
+        Ok(Response::new(mote::ListAuditResponse { entries }))
     }
 }

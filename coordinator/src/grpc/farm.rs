@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::farm::{
     FarmError, bootstrap, create, destroy, exec, fetch, files, groups, info, renew, snapshots, transfer,
 };
+use crate::signed_in::UsedToken;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use motefarm_cas::batch::{BatchError, BatchReceiver};
@@ -39,10 +40,16 @@ impl Farm for FarmService {
 
     async fn who_am_i(&self, request: Request<mote::WhoAmIRequest>) -> Answer<mote::WhoAmIResponse> {
         let caller = caller(&request)?;
+        let token = match request.extensions().get::<UsedToken>() {
+            Some(used) => self.0.store.token(&used.0).await.map_err(FarmError::from)?,
+            None => None,
+        };
         Ok(Response::new(mote::WhoAmIResponse {
             user: caller.user.to_string(),
             role: caller.role.as_str().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            token_expires_at_ms: token.as_ref().and_then(|token| token.expires_at).map_or(0, |at| at.as_millis()),
+            token_name: token.map(|token| token.name).unwrap_or_default(),
         }))
     }
 
@@ -77,7 +84,12 @@ impl Farm for FarmService {
         request: Request<mote::ListInstancesRequest>,
     ) -> Answer<mote::ListInstancesResponse> {
         let caller = caller(&request)?;
-        let instances = info::list_instances(&self.0, &caller, request.get_ref().all_users).await?;
+        let instances = match request.get_ref() {
+            mote::ListInstancesRequest { all_users: false, shared: true } => {
+                info::list_usable(&self.0, &caller).await?
+            }
+            request => info::list_instances(&self.0, &caller, request.all_users).await?,
+        };
         Ok(Response::new(mote::ListInstancesResponse { instances }))
     }
 

@@ -64,8 +64,14 @@ impl TryFrom<Columns> for ExecutionRow {
 
 impl Store {
     /// Records an execution, and who asked for it, before it is started. A repeat with the same
-    /// instance and spec finds the first; otherwise [`StoreError::Exists`].
-    pub async fn begin_execution(&self, new: &NewExecution<'_>, now: Timestamp) -> Result<(), StoreError> {
+    /// instance and spec finds the first; otherwise [`StoreError::Exists`]. [`StoreError::Limit`] if on the
+    /// instances of this one's owner `owner_limit` run already (0: any number).
+    pub async fn begin_execution(
+        &self,
+        new: &NewExecution<'_>,
+        owner_limit: u64,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
         let done = sqlx::query(
             "INSERT INTO executions (id, instance_id, spec, created_ms, watched_ms) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
@@ -89,6 +95,19 @@ impl Store {
                 Some(_) => Ok(()),
                 None => Err(StoreError::Exists { what: "execution", name: new.id.to_string() }),
             };
+        }
+        if owner_limit > 0 {
+            let running: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM instances i JOIN executions e ON e.instance_id = i.id AND e.outcome IS NULL \
+                 WHERE i.owner = (SELECT owner FROM instances WHERE id = ?) AND i.state IN ('ready', 'lost')",
+            )
+            .bind(new.instance_id.to_string())
+            .fetch_one(&mut *tx)
+            .await?;
+            // The new one is counted; the transaction ends without it.
+            if running > super::to_db(owner_limit) {
+                return Err(StoreError::Limit { what: "commands running for one user", limit: owner_limit });
+            }
         }
         super::audit::insert(&mut tx, new.actor, "run", new.instance_name, new.command, now).await?;
         Ok(tx.commit().await?)

@@ -39,6 +39,8 @@ pub struct InstanceRow {
     pub lease: Option<Lease>,
     /// The groups it is in, by name.
     pub groups: Vec<String>,
+    /// Who else may use it, by name.
+    pub shared_with: Vec<String>,
     /// What it is made from.
     pub snapshot: Option<SnapshotWish>,
     /// What there is to say of its end besides the reason.
@@ -79,7 +81,9 @@ macro_rules! select {
             "SELECT i.id, i.name, i.owner, i.host_type, i.state, i.buildlet_id, i.work_dir, i.created_ms, ",
             "i.watched_ms, i.end_reason, l.idle_timeout_ms, l.max_lifetime_ms, l.unwatched_limit_ms, ",
             "l.granted_ms, l.expires_ms, i.snapshot_name, i.snapshot_dir, i.snapshot_hash, i.snapshot_size, i.end_detail, ",
-            "(SELECT group_concat(m.group_name) FROM group_members m WHERE m.instance_id = i.id) AS groups FROM instances i JOIN leases l ON l.instance_id = i.id ",
+            "(SELECT group_concat(m.group_name) FROM group_members m WHERE m.instance_id = i.id) AS groups, ",
+            "(SELECT group_concat(s.user_name) FROM shares s WHERE s.instance_id = i.id) AS shared_with ",
+            "FROM instances i JOIN leases l ON l.instance_id = i.id ",
             $rest
         )
     };
@@ -90,10 +94,13 @@ fn parse(row: &SqliteRow) -> Result<InstanceRow, StoreError> {
     let state = text("state")?;
     let lease = LeaseColumns::from_row(row)?;
     let reason: Option<String> = row.try_get("end_reason")?;
-    // No label holds a comma.
-    let groups: Option<String> = row.try_get("groups")?;
-    let mut groups: Vec<String> = groups.iter().flat_map(|all| all.split(',')).map(str::to_owned).collect();
-    groups.sort_unstable();
+    // Neither a label nor a user's name holds a comma.
+    let names = |column: &'static str| -> Result<Vec<String>, sqlx::Error> {
+        let all: Option<String> = row.try_get(column)?;
+        let mut names: Vec<String> = all.iter().flat_map(|all| all.split(',')).map(str::to_owned).collect();
+        names.sort_unstable();
+        Ok(names)
+    };
     let snapshot = match row.try_get::<Option<Vec<u8>>, _>("snapshot_hash")? {
         Some(hash) => Some(SnapshotWish {
             name: text("snapshot_name")?,
@@ -115,7 +122,8 @@ fn parse(row: &SqliteRow) -> Result<InstanceRow, StoreError> {
         end_reason: reason.as_deref().and_then(EndReason::from_word),
         terms: lease.terms(),
         lease: lease.lease(),
-        groups,
+        groups: names("groups")?,
+        shared_with: names("shared_with")?,
         snapshot,
         end_detail: row.try_get("end_detail")?,
     })
@@ -129,11 +137,13 @@ impl Store {
     /// Puts a request into the queue, once: a repeat by the same owner for the same type finds the
     /// first. [`StoreError::Exists`] if the id is somebody else's or for something else,
     /// [`StoreError::NotFound`] if there is no such group or snapshot, [`StoreError::Incomplete`] if the
-    /// snapshot is no longer whole, [`StoreError::Limit`] if `queue_limit` others wait.
+    /// snapshot is no longer whole, [`StoreError::Limit`] if `queue_limit` others wait or the owner has as
+    /// many instances as `owner_limit` (0: any number).
     pub async fn request_instance(
         &self,
         new: &NewInstance,
         queue_limit: u64,
+        owner_limit: u64,
         now: Timestamp,
     ) -> Result<InstanceRow, StoreError> {
         let mut tx = self.write().await?;
@@ -175,6 +185,9 @@ impl Store {
         .await?
         .into_iter()
         .collect();
+        if owner_limit > 0 && taken.len() as u64 >= owner_limit {
+            return Err(StoreError::Limit { what: "instances of one user", limit: owner_limit });
+        }
         // Two users' names can meet ("a-b" + "c" and "a" + "b-c"); the index on live names decides.
         let name = loop {
             let name = next_instance_name(&new.owner, &new.host_type, &taken);
@@ -237,6 +250,17 @@ impl Store {
             .fetch_optional(&self.readers)
             .await?;
         row.as_ref().map(parse).transpose()
+    }
+
+    /// Everything that is not gone and that this user has or may use, by name.
+    pub async fn instances_usable_by(&self, user: &UserName) -> Result<Vec<InstanceRow>, StoreError> {
+        // Two indexes, one each: an OR over both would scan.
+        let query = sqlx::query(select!(
+            "WHERE i.id IN (SELECT id FROM instances WHERE owner = ? AND state <> 'gone' \
+             UNION SELECT instance_id FROM shares WHERE user_name = ?) AND i.state <> 'gone' ORDER BY i.name, i.seq"
+        ));
+        let rows = query.bind(user.as_str()).bind(user.as_str()).fetch_all(&self.readers).await?;
+        parse_all(&rows)
     }
 
     /// Everything that is not gone, by name; of one owner if given.
@@ -474,6 +498,8 @@ impl Store {
             .bind(before.as_millis())
             .execute(&mut *tx)
             .await?;
+        // Those made by signing in come and go with every device.
+        sqlx::query("DELETE FROM tokens WHERE expires_ms < ?").bind(before.as_millis()).execute(&mut *tx).await?;
         sqlx::query("DELETE FROM audit WHERE at_ms < ?").bind(audit_before.as_millis()).execute(&mut *tx).await?;
         Ok(tx.commit().await?)
     }

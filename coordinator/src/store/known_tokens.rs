@@ -8,6 +8,7 @@ use motefarm_core::Timestamp;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long an answer is repeated.
 const FRESH: Duration = Duration::from_secs(1);
@@ -15,8 +16,14 @@ const FRESH: Duration = Duration::from_secs(1);
 const MOST: usize = 10_000;
 
 /// See the module. Clones share what is known.
-#[derive(Clone, Default)]
-pub(super) struct KnownTokens(Arc<Mutex<Known>>);
+#[derive(Clone)]
+pub(super) struct KnownTokens(Arc<Mutex<Known>>, watch::Sender<u64>);
+
+impl Default for KnownTokens {
+    fn default() -> Self {
+        Self(Arc::default(), watch::Sender::new(0))
+    }
+}
 
 #[derive(Default)]
 struct Known {
@@ -59,9 +66,17 @@ impl KnownTokens {
 
     /// Forgets all. To be called after the commit that takes a right away.
     pub(super) fn forget(&self) {
-        let mut known = self.lock();
-        known.emptied += 1;
-        known.tokens.clear();
+        {
+            let mut known = self.lock();
+            known.emptied += 1;
+            known.tokens.clear();
+        }
+        self.1.send_modify(|times| *times += 1);
+    }
+
+    /// Changes whenever this process takes a right away.
+    pub(super) fn taken(&self) -> watch::Receiver<u64> {
+        self.1.subscribe()
     }
 }
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// "Last used" is kept to this precision, so that a busy token costs a write a minute.
 const LAST_USED_PRECISION: Duration = Duration::from_secs(60);
+/// A token that was not used for this long signs in anew: that is a row of the audit.
+const SIGN_IN_AFTER: Duration = Duration::from_secs(3600);
 
 /// An API token, without its secret.
 #[derive(Debug, Clone)]
@@ -44,6 +46,19 @@ pub struct JoinTokenRow {
 
 /// User, name, created, expires, last used.
 type TokenColumns = (String, String, i64, Option<i64>, Option<i64>);
+
+impl TryFrom<TokenColumns> for TokenRow {
+    type Error = StoreError;
+    fn try_from((user, name, created_ms, expires_ms, last_used_ms): TokenColumns) -> Result<Self, StoreError> {
+        Ok(Self {
+            user: user.parse().map_err(|e| damaged("tokens", "user_name", e))?,
+            name,
+            created_at: Timestamp::from_millis(created_ms),
+            expires_at: expires_ms.map(Timestamp::from_millis),
+            last_used_at: last_used_ms.map(Timestamp::from_millis),
+        })
+    }
+}
 
 impl Store {
     /// Adds a token. [`StoreError::NotFound`] without the user, [`StoreError::Exists`] if the user
@@ -81,36 +96,60 @@ impl Store {
         }
     }
 
-    /// Who has the token with this hash at `now`; notes its use.
-    pub async fn identify(&self, hash: &SecretHash, now: Timestamp) -> Result<Option<Identity>, StoreError> {
+    /// Who has the token with this hash at `now`; notes its use, and a sign-in (from `origin`, for people)
+    /// if it rested before.
+    pub async fn identify(
+        &self,
+        hash: &SecretHash,
+        origin: &str,
+        now: Timestamp,
+    ) -> Result<Option<Identity>, StoreError> {
         let asked = match self.known_tokens.get(hash.as_bytes(), now) {
             Ok(identity) => return Ok(Some(identity)),
             Err(asked) => asked,
         };
-        let row: Option<(String, String, Option<i64>)> = sqlx::query_as(
-            "SELECT u.name, u.role, t.last_used_ms FROM tokens t JOIN users u ON u.name = t.user_name \
+        let row: Option<(String, String, String, Option<i64>)> = sqlx::query_as(
+            "SELECT u.name, u.role, t.name, t.last_used_ms FROM tokens t JOIN users u ON u.name = t.user_name \
              WHERE t.hash = ? AND (t.expires_ms IS NULL OR t.expires_ms > ?)",
         )
         .bind(&hash.as_bytes()[..])
         .bind(now.as_millis())
         .fetch_optional(&self.readers)
         .await?;
-        let Some((name, role, last_used_ms)) = row else { return Ok(None) };
-        if last_used_ms.is_none_or(|ms| Timestamp::from_millis(ms) + LAST_USED_PRECISION <= now) {
-            let mut tx = self.write().await?;
-            sqlx::query("UPDATE tokens SET last_used_ms = ? WHERE hash = ?")
-                .bind(now.as_millis())
-                .bind(&hash.as_bytes()[..])
-                .execute(&mut *tx)
-                .await?;
-            tx.commit().await?;
-        }
+        let Some((user, role, token, last_used_ms)) = row else { return Ok(None) };
         let identity = Identity {
-            user: name.parse().map_err(|e| damaged("users", "name", e))?,
+            user: user.parse().map_err(|e| damaged("users", "name", e))?,
             role: Role::from_word(&role).ok_or_else(|| damaged("users", "role", role))?,
         };
+        let rested = |at_least| last_used_ms.is_none_or(|ms| Timestamp::from_millis(ms) + at_least <= now);
+        if rested(LAST_USED_PRECISION) {
+            let mut tx = self.write().await?;
+            // Of several calls at once, one is the first.
+            let done = sqlx::query("UPDATE tokens SET last_used_ms = ? WHERE hash = ? AND last_used_ms IS ?")
+                .bind(now.as_millis())
+                .bind(&hash.as_bytes()[..])
+                .bind(last_used_ms)
+                .execute(&mut *tx)
+                .await?;
+            if done.rows_affected() > 0 && rested(SIGN_IN_AFTER) {
+                let subject = format!("{user}/{token}");
+                super::audit::insert(&mut tx, &user, "sign-in", &subject, origin, now).await?;
+            }
+            tx.commit().await?;
+        }
         self.known_tokens.keep(asked, *hash.as_bytes(), &identity, now);
         Ok(Some(identity))
+    }
+
+    /// Whether a token is still good at `now`; notes no use.
+    pub async fn is_good(&self, hash: &SecretHash, now: Timestamp) -> Result<bool, StoreError> {
+        let found: Option<i64> =
+            sqlx::query_scalar("SELECT 1 FROM tokens WHERE hash = ? AND (expires_ms IS NULL OR expires_ms > ?)")
+                .bind(&hash.as_bytes()[..])
+                .bind(now.as_millis())
+                .fetch_optional(&self.readers)
+                .await?;
+        Ok(found.is_some())
     }
 
     /// Tokens, of one user if given.
@@ -123,17 +162,17 @@ impl Store {
         .bind(user.map(UserName::as_str))
         .fetch_all(&self.readers)
         .await?;
-        rows.into_iter()
-            .map(|(user, name, created_ms, expires_ms, last_used_ms)| {
-                Ok(TokenRow {
-                    user: user.parse().map_err(|e| damaged("tokens", "user_name", e))?,
-                    name,
-                    created_at: Timestamp::from_millis(created_ms),
-                    expires_at: expires_ms.map(Timestamp::from_millis),
-                    last_used_at: last_used_ms.map(Timestamp::from_millis),
-                })
-            })
-            .collect()
+        rows.into_iter().map(TokenRow::try_from).collect()
+    }
+
+    /// The token with this hash.
+    pub async fn token(&self, hash: &SecretHash) -> Result<Option<TokenRow>, StoreError> {
+        let row: Option<TokenColumns> =
+            sqlx::query_as("SELECT user_name, name, created_ms, expires_ms, last_used_ms FROM tokens WHERE hash = ?")
+                .bind(&hash.as_bytes()[..])
+                .fetch_optional(&self.readers)
+                .await?;
+        row.map(TokenRow::try_from).transpose()
     }
 
     /// Revokes a token at once.
@@ -245,6 +284,12 @@ impl Store {
                 })
             })
             .collect()
+    }
+
+    /// Ids of the join tokens that are revoked.
+    pub async fn revoked_join_tokens(&self) -> Result<Vec<String>, StoreError> {
+        let query = sqlx::query_scalar("SELECT id FROM join_tokens WHERE revoked_ms IS NOT NULL");
+        Ok(query.fetch_all(&self.readers).await?)
     }
 
     /// Revokes a join token: machines that joined with it can not come back.

@@ -48,7 +48,7 @@ impl Store {
             .collect()
     }
 
-    /// Removes a user and all their tokens, groups and snapshots.
+    /// Removes a user and all their tokens, groups and snapshots, and what was shared with them.
     pub async fn remove_user(&self, name: &UserName) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
         let done = sqlx::query("DELETE FROM users WHERE name = ?").bind(name.as_str()).execute(&mut *tx).await?;

@@ -149,7 +149,7 @@ impl TestFarm {
             instance_name: &row.name,
             command: "sleep",
         };
-        self.app.store.begin_execution(&new, self.app.now()).await.unwrap();
+        self.app.store.begin_execution(&new, 0, self.app.now()).await.unwrap();
     }
 
     pub(crate) async fn sweep(&self) {

@@ -132,7 +132,7 @@ fn who_may_not_learns_nothing() {
     refused(rpc.wait(rpc.admin().list_users(mote::ListUsersRequest {})), Code::PermissionDenied);
     let token = mote::CreateTokenRequest { user: farm.user(), name: "mine".to_owned(), lifetime_ms: 0 };
     refused(rpc.wait(rpc.admin().create_token(token)), Code::PermissionDenied);
-    let everybodys = mote::ListInstancesRequest { all_users: true };
+    let everybodys = mote::ListInstancesRequest { all_users: true, shared: false };
     let refusal = rpc.wait(rpc.farm().list_instances(everybodys)).expect_err("admins only");
     assert_eq!(refusal.code(), Code::PermissionDenied, "{refusal}");
     farm.mote_as(&bob, &["admin", "invite", "--host-type", "x"]).run().fails(1);
@@ -236,6 +236,12 @@ fn a_wrong_configuration_ends_with_64_before_a_port_opens() {
         ("[local]\nslots = 0", "slots"),
         ("[limits]\nqueue = -1", "queue"),
         ("[[static]]\naddress = '127.0.0.1:1'\ntoken_file = '/no/such/token'\nca_file = '/no/such/ca'", "/no/such"),
+        ("[tls]\ncert = '/x'", "key"),
+        ("[oidc]\nissuer = 'http://id.example'\nclient_id = 'm'\nroles = [{ role = 'user' }]", "oidc.issuer"),
+        (
+            "[oidc]\nissuer = 'https://id.example'\nclient_id = 'm'\nclient_secret_file = '/no/such/secret'\nroles = [{ role = 'user' }]",
+            "oidc.client_secret_file",
+        ),
         ("this is no TOML", "line 1"),
     ] {
         let file = files::write(farm.dir(), "bad.toml", text);

@@ -259,7 +259,7 @@ fn only_a_good_token_lets_a_machine_join() {
         assert_eq!(in_contact(), 1, "a {why} token let a machine in: {}", refused.log());
         assert!(!refused.log().contains(token.split('.').nth(1).expect("a secret")), "the log holds the secret");
     }
-    // Revoking or using up a token does not part those who are in.
+    // A token that is used up, or another that is revoked, does not part those who are in.
     farm.mote(["admin", "join-token", "list"]).ok();
     let mote = farm.create_of(HOST_TYPE, first.data());
     farm.destroy(&[&mote]);

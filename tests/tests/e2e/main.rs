@@ -6,16 +6,21 @@
 //! machine says SKIPPED and why.
 
 mod bad_input;
+mod certificates;
 mod deploy;
 mod direct;
 mod exec;
 mod gomote;
+mod identity;
 mod kill;
 mod lease;
 mod link;
+mod oidc;
 mod page;
 mod push;
 mod sandbox;
+mod secrets;
+mod security;
 mod tidy;
 
 use motefarm_tests::farm::Builder;

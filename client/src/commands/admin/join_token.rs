@@ -83,7 +83,9 @@ pub(super) async fn act(context: &Context, token: JoinToken) -> Result<(), Error
             let request = mote::RevokeJoinTokenRequest { id: id.clone() };
             let doing = format!("revoke the join token {id}");
             farm.call_once(&doing, farm.admin().revoke_join_token(request)).await?;
-            printer.message(format_args!("revoked the join token {id}; machines that joined with it stay"));
+            printer.message(format_args!(
+                "revoked the join token {id}; the contact to machines that joined with it is cut"
+            ));
             printer.data(&Revoked { id: &id }, String::new)
         }
     }
@@ -93,7 +95,7 @@ pub(super) async fn act(context: &Context, token: JoinToken) -> Result<(), Error
 pub(super) async fn create(farm: &Farm, terms: &JoinTerms) -> Result<mote::CreateJoinTokenResponse, Error> {
     let request = mote::CreateJoinTokenRequest {
         host_type: terms.host_type.clone(),
-        lifetime_ms: lifetime_ms(terms.lifetime),
+        lifetime_ms: lifetime_ms(terms.expires),
         one_time: terms.one_time,
     };
     farm.call_once(&format!("make a join token for {}", terms.host_type), farm.admin().create_join_token(request)).await

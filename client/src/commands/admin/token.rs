@@ -40,9 +40,9 @@ pub(super) async fn act(context: &Context, token: Token) -> Result<(), Error> {
     let mut admin = farm.admin();
     let printer = context.printer;
     match token {
-        Token::Create { user, name, lifetime } => {
+        Token::Create { user, name, expires } => {
             let (of, called) = (user.clone(), name.clone());
-            let request = mote::CreateTokenRequest { user: of, name: called, lifetime_ms: lifetime_ms(lifetime) };
+            let request = mote::CreateTokenRequest { user: of, name: called, lifetime_ms: lifetime_ms(expires) };
             let doing = format!("make the token {name:?} of {user}");
             let answer = farm.call_once(&doing, admin.create_token(request)).await?;
             printer.message("this token is shown once; the farm keeps only its hash");

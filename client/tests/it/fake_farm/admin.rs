@@ -66,4 +66,9 @@ impl Admin for Service {
     ) -> Result<Response<ListBuildletsResponse>, Status> {
         Ok(Response::new(ListBuildletsResponse { buildlets: Vec::new() }))
     }
+
+    async fn list_audit(&self, _: Request<ListAuditRequest>) -> Result<Response<ListAuditResponse>, Status> {
+        let entry = AuditEntry { at_ms: 1, user: "alice".into(), action: "create".into(), ..Default::default() };
+        Ok(Response::new(ListAuditResponse { entries: vec![entry] }))
+    }
 }

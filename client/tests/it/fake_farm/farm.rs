@@ -20,8 +20,19 @@ impl Farm for Service {
     type GetFileStream = BoxStream<'static, Result<FileChunk, Status>>;
     type ListDirStream = BoxStream<'static, Result<DirListing, Status>>;
 
-    async fn who_am_i(&self, _: Request<WhoAmIRequest>) -> Result<Response<WhoAmIResponse>, Status> {
-        Err(Status::unimplemented(""))
+    async fn who_am_i(&self, request: Request<WhoAmIRequest>) -> Result<Response<WhoAmIResponse>, Status> {
+        let token = request.metadata().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        self.called("who_am_i").tokens.push(token.to_owned());
+        match token {
+            "Bearer mote_bad" => Err(Status::unauthenticated("the token is not valid here")),
+            _ => Ok(Response::new(WhoAmIResponse {
+                user: "alice".into(),
+                role: "user".into(),
+                version: "1".into(),
+                token_name: "laptop".into(),
+                token_expires_at_ms: 0,
+            })),
+        }
     }
 
     async fn list_host_types(
