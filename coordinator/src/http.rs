@@ -1,10 +1,13 @@
 //! The port's routes, and the one layer that authorises every call.
 
+mod go_agent;
+
 use crate::app::App;
 use crate::gomote::{self, Gomote};
 use crate::grpc;
 use crate::identity::{Identity, Role, Rule, rule};
 use crate::peer::Peer;
+use crate::provider::go_agent::GoAgents;
 use crate::provider::join::{Hello, Joins};
 use axum::Router;
 use axum::extract::{Request, State};
@@ -23,6 +26,7 @@ use tonic::Status;
 struct Edge {
     app: Arc<App>,
     joins: Arc<Joins>,
+    go_agents: Arc<GoAgents>,
     gomote: Arc<Gomote>,
     /// Whom the farm's own system user is on loopback.
     own_user: UserName,
@@ -31,10 +35,13 @@ struct Edge {
 /// Everything the port answers.
 pub fn router(app: &Arc<App>, own_user: UserName) -> Router {
     let gomote = Gomote::new(app);
-    let edge = Edge { app: app.clone(), joins: Arc::new(Joins::default()), gomote: gomote.clone(), own_user };
+    let (joins, go_agents) = (Arc::new(Joins::default()), Arc::new(GoAgents::default()));
+    let edge = Edge { app: app.clone(), joins, go_agents, gomote: gomote.clone(), own_user };
     Router::new()
         .route("/healthz", get(healthz))
         .route("/v1/buildlet/join", get(join))
+        .route("/reverse", get(go_agent::reverse))
+        .route("/revdial", get(go_agent::revdial))
         .with_state(edge.clone())
         .merge(grpc::routes(app))
         .merge(gomote::routes(&gomote))

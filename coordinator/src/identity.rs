@@ -70,7 +70,8 @@ pub fn rule(path: &str) -> Option<Rule> {
     ];
     match path {
         "/healthz" => Some(Rule::Open),
-        "/v1/buildlet/join" => Some(Rule::JoinToken),
+        "/v1/buildlet/join" | "/reverse" => Some(Rule::JoinToken),
+        "/revdial" => Some(Rule::Capability),
         _ if path.starts_with("/gomote/uploads/") || path.starts_with("/gomote/archives/") => Some(Rule::Capability),
         _ if path.starts_with("/computeMetadata/v1/") => Some(Rule::OwnUser),
         _ if path.starts_with("/mote.v1.Admin/") => Some(Rule::Admin),
@@ -89,9 +90,11 @@ mod tests {
         assert_eq!(rule("/mote.v1.Admin/AddUser"), Some(Rule::Admin));
         assert_eq!(rule("/mote.v1.Farm/Execute"), Some(Rule::User));
         assert_eq!(rule("/protos.GomoteService/UploadFile"), Some(Rule::User));
+        assert_eq!(rule("/reverse"), Some(Rule::JoinToken));
+        assert_eq!(rule("/revdial"), Some(Rule::Capability));
         assert_eq!(rule("/gomote/uploads/x/"), Some(Rule::Capability));
         assert_eq!(rule("/computeMetadata/v1/project/project-id"), Some(Rule::OwnUser));
-        for unknown in ["/", "/mote.v1.Buildlet/Execute", "/healthz/x", "/mote.v1.Farm", "/etc/passwd"] {
+        for unknown in ["/", "/mote.v1.Buildlet/Execute", "/healthz/x", "/mote.v1.Farm", "/etc/passwd", "/reverse/x"] {
             assert_eq!(rule(unknown), None, "{unknown}");
         }
     }

@@ -17,6 +17,15 @@ pub struct Peer {
     pub local: SocketAddr,
     /// In the clear, over loopback, from a socket that a process beside us holds, of the user we run as.
     pub own_user_in_clear: bool,
+    /// It asked for us by `CONNECT`, as if we were a proxy.
+    pub by_connect: bool,
+}
+
+impl Peer {
+    /// One of whom nothing is known, at this end of ours.
+    pub fn unknown(local: SocketAddr) -> Self {
+        Self { local, own_user_in_clear: false, by_connect: false }
+    }
 }
 
 /// Whether both ends are on loopback.
