@@ -19,6 +19,10 @@ pub(crate) struct Synced {
     pub(crate) entries_deleted: u64,
     pub(crate) modes_changed: u64,
     pub(crate) files_hashed: u64,
+    /// Symbolic links that the machine can not have, and some of them.
+    pub(crate) links_left_out: u64,
+    #[serde(skip)]
+    pub(crate) links_named: Vec<String>,
     /// Of a dry run: contents that would be sent.
     #[serde(skip)]
     pub(crate) would_send: Vec<Digest>,
@@ -47,6 +51,8 @@ fn read(answer: mote::TreeSyncResult, dry_run: bool) -> Result<Answer, convert::
         entries_deleted: answer.entries_deleted,
         modes_changed: answer.modes_changed,
         files_hashed: answer.files_hashed,
+        links_left_out: answer.links_left_out,
+        links_named: answer.links_named,
         would_send: if dry_run { missing.clone() } else { Vec::new() },
     };
     // A dry run that could count has all it needs: missing contents are what would be uploaded.

@@ -39,7 +39,8 @@ pub(super) async fn reverse(
         Ok(false) => {
             let (hostname, host_type) = (&registration.hostname, &registration.host_type);
             tracing::warn!(hostname, host.type = %host_type, token = token.id, "a Go agent was refused");
-            let text = "this join token does not let you in: unknown, expired, used up, revoked, or for another host type";
+            let text =
+                "this join token does not let you in: unknown, expired, used up, revoked, or for another host type";
             return refused(StatusCode::PRECONDITION_FAILED, text);
         }
         Err(error) => {

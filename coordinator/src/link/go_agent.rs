@@ -22,6 +22,7 @@ mod listing;
 mod push;
 mod sha1_cache;
 mod spool;
+mod tar_in;
 mod tar_out;
 mod wanted;
 
@@ -31,6 +32,7 @@ pub use sha1_cache::Sha1Cache;
 use super::{Link, LinkError, LinkStream, Pieces};
 use client::{Client, End, SHORT, encoded};
 use dialer::Dialer;
+use execution::NO_STDIN;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use held::Held;
@@ -199,9 +201,12 @@ impl GoAgentLink {
         self.reports.send_replace(mote::BuildletReport { instances, free_disk_bytes: 0 });
     }
 
+    /// Empties the work directory. The agent removes it as well, and does not start without it: being asked
+    /// for a listing it makes it again.
     async fn wipe(&self) -> Result<(), LinkError> {
         let form = encoded([("path", &b"."[..])]);
-        self.client.post("/removeall", form, WIPE).await?.text().await.map(drop)
+        self.client.post("/removeall", form, WIPE).await?.text().await?;
+        self.client.get("/ls?dir=", SHORT).await?.text().await.map(drop)
     }
 
     /// What commands get besides the agent's own environment, and before what their callers say.
@@ -313,7 +318,8 @@ impl Link for Arc<GoAgentLink> {
             .exec_id
             .parse()
             .map_err(|error| refused(Status::invalid_argument(format!("field exec_id: {error}"))))?;
-        let (execution, is_new) = held.begin(id, request.spec.unwrap_or_default(), &self.around.data_dir, self.around.clock.now())?;
+        let (execution, is_new) =
+            held.begin(id, request.spec.unwrap_or_default(), &self.around.data_dir, self.around.clock.now())?;
         if is_new {
             let (link, held, env) = (self.clone(), held.clone(), self.env(&held));
             let run = execution.clone().run(self.client.clone(), env, self.around.clock.clone());
@@ -345,13 +351,11 @@ impl Link for Arc<GoAgentLink> {
         &self,
         request: mote::BuildletWriteStdinRequest,
     ) -> Result<mote::BuildletWriteStdinResponse, LinkError> {
-        self.held(&request.instance_id)?.execution(&request.exec_id)?;
-        if request.data.is_empty() && request.offset == 0 {
-            return Ok(mote::BuildletWriteStdinResponse { accepted: 0, closed: request.eof });
+        let execution = self.held(&request.instance_id)?.execution(&request.exec_id)?;
+        match execution.feed(!request.data.is_empty(), request.eof) {
+            true => Ok(mote::BuildletWriteStdinResponse { accepted: 0, closed: request.eof }),
+            false => Err(refused(Status::unimplemented(NO_STDIN))),
         }
-        Err(refused(Status::unimplemented(
-            "a Go agent's commands have no stdin; put a file there and have the command read that",
-        )))
     }
 
     async fn signal(&self, id: InstanceId, exec: ExecId, signal: i32) -> Result<(), LinkError> {

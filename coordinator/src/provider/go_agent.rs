@@ -100,13 +100,11 @@ impl GoAgents {
             cut: CancellationToken::new(),
         };
         let ended = contact::serve(app, Arc::new(link.clone()), &origin).await;
-        if let Err(error) = &ended {
-            match error {
-                FarmError::Unavailable(_) => {
-                    tracing::info!(buildlet.id = %id, %error, "contact with a Go agent ended");
-                }
-                _ => tracing::warn!(buildlet.id = %id, hostname = registration.hostname, %error, "a Go agent can not be used"),
-            }
+        // Of a contact that came about its end was told there.
+        if let Err(error) = &ended
+            && !matches!(error, FarmError::Unavailable(_))
+        {
+            tracing::warn!(buildlet.id = %id, hostname = registration.hostname, %error, "a Go agent can not be used");
         }
         let why = link.why_ended().unwrap_or_else(|| "the coordinator ended the contact".to_owned());
         let left = link.end(&why);
@@ -131,16 +129,20 @@ impl GoAgents {
 pub async fn forget_all(app: &Arc<App>) -> Result<(), FarmError> {
     for buildlet in app.store.buildlets().await?.into_iter().filter(|buildlet| buildlet.provider == PROVIDER) {
         for row in app.store.instances_of_buildlet(&buildlet.id).await? {
-            if matches!(row.state, InstanceState::Ready | InstanceState::Lost | InstanceState::Ending) {
-                forget(app, row.id, "the coordinator was restarted, and Go agents do not outlast that").await?;
-            }
+            forget(app, row.id, "the coordinator was restarted, and Go agents do not outlast that").await?;
         }
     }
     Ok(())
 }
 
-/// Records that an instance is no more, and what ran in it lost.
+/// Records that an instance is no more, and what ran in it lost. One that was still being made is left to
+/// those who make it: it waits again.
 async fn forget(app: &Arc<App>, id: InstanceId, why: &str) -> Result<(), FarmError> {
+    let row = app.store.instance(id).await?;
+    let was_made = |state| matches!(state, InstanceState::Ready | InstanceState::Lost | InstanceState::Ending);
+    if !row.is_some_and(|row| was_made(row.state)) {
+        return Ok(());
+    }
     let now = app.now();
     for execution in app.store.running_executions(id).await? {
         let outcome = ExecOutcome {

@@ -128,7 +128,9 @@ mod tests {
 
     #[test]
     fn only_those_two_requests_ask_for_it() {
-        assert!(is_asked_for(b"GET /reverse HTTP/1.1\r\n") && is_asked_for(b"GET /revdial?revdial.dialer=abc HTTP/1.1"));
+        assert!(
+            is_asked_for(b"GET /reverse HTTP/1.1\r\n") && is_asked_for(b"GET /revdial?revdial.dialer=abc HTTP/1.1")
+        );
         for other in [&b"GET / HTTP/1.1"[..], b"GET /reverser", b"PRI * HTTP/2.0", b"GET /rev", b""] {
             assert!(!is_asked_for(other));
         }

@@ -9,6 +9,7 @@ mod bad_input;
 mod deploy;
 mod direct;
 mod exec;
+mod go_agent;
 mod gomote;
 mod kill;
 mod lease;

@@ -54,6 +54,9 @@ pub(super) fn conclude(context: &Context, tree: &Tree, dry_run: bool, done: Done
         match result {
             Ok(synced) => {
                 printer.message(line(&pushed, instance, tree, synced, dry_run, took));
+                if synced.links_left_out > 0 {
+                    printer.warning(links(instance, synced));
+                }
                 if dry_run {
                     name_files(printer, tree, synced, &files);
                 }
@@ -141,6 +144,16 @@ fn line(pushed: &Pushed, instance: &str, tree: &Tree, synced: &Synced, dry_run: 
     )
 }
 
+fn links(instance: &str, synced: &Synced) -> String {
+    let more = if synced.links_left_out > synced.links_named.len() as u64 { ", ..." } else { "" };
+    format!(
+        "{instance} can not have {}, which {} left out: {}{more}",
+        human::count(synced.links_left_out, "symbolic link"),
+        if synced.links_left_out == 1 { "was" } else { "were" },
+        synced.links_named.join(", ")
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,6 +178,8 @@ mod tests {
             entries_deleted: 0,
             modes_changed: 0,
             files_hashed: 0,
+            links_left_out: 2,
+            links_named: vec!["a/link".to_owned()],
             would_send: Vec::new(),
         };
         let said = |dry_run| line(&pushed, "alice-linux-amd64-0", &tree, &synced, dry_run, Duration::from_millis(210));
@@ -172,6 +187,7 @@ mod tests {
             said(false),
             "pushed 11766 files (114.4 MB) to alice-linux-amd64-0:go: 10 written, 0 deleted, 0.21 s"
         );
+        assert_eq!(links("mac", &synced), "mac can not have 2 symbolic links, which were left out: a/link, ...");
         assert!(said(true).starts_with("compared ") && said(true).contains("10 would be written"));
     }
 }

@@ -4,6 +4,7 @@
 //! a word and follows those that are there, so what goes in is taken apart and checked entry by entry first.
 
 use super::client::{Client, LONG, encoded};
+use super::tar_in::{self, Flow, Problem};
 use super::{blocking, refused, tar_out};
 use crate::link::{LinkError, LinkStream, Pieces};
 use flate2::Compression;
@@ -19,10 +20,6 @@ use tonic::Status;
 const BUFFER_BYTES: usize = 64 << 10;
 /// zstd's fast end, as the buildlet has it.
 const ZSTD_LEVEL: i32 = 1;
-/// The largest window a zstd frame may ask for: 128 MiB.
-const ZSTD_WINDOW_LOG: u32 = 27;
-/// Longest name or set of PAX records that extends an entry.
-const MAX_EXTENSION: u64 = 1 << 20;
 /// Longest name.
 const MAX_NAME: usize = 4096;
 
@@ -47,41 +44,49 @@ pub(super) async fn get(
     Ok(packed.map(chunk).boxed())
 }
 
-fn repack(archive: impl Read, compression: TarCompression, mut sink: impl Write) -> io::Result<()> {
-    let mut plain = MultiGzDecoder::new(BufReader::with_capacity(BUFFER_BYTES, archive));
+/// Writes an archive of the agent's anew, as a buildlet would: who owned a file there means nothing here,
+/// and not every reader knows Go's extended headers or gzip of many members.
+fn repack(archive: impl Read, compression: TarCompression, sink: impl Write) -> Result<(), Problem> {
     match compression {
-        TarCompression::None => io::copy(&mut plain, &mut sink).map(drop),
+        TarCompression::None => repack_plain(archive, sink).map(drop),
         TarCompression::Zstd => {
-            let mut encoder = zstd::Encoder::new(sink, ZSTD_LEVEL)?;
-            io::copy(&mut plain, &mut encoder)?;
-            encoder.finish().map(drop)
+            let encoder = zstd::Encoder::new(sink, ZSTD_LEVEL)?;
+            Ok(repack_plain(archive, encoder)?.finish().map(drop)?)
         }
-        // One member: not every reader knows that there may be more.
         TarCompression::Gzip | TarCompression::Unspecified => {
-            let mut encoder = GzEncoder::new(sink, Compression::fast());
-            io::copy(&mut plain, &mut encoder)?;
-            encoder.finish().map(drop)
+            let encoder = GzEncoder::new(sink, Compression::fast());
+            Ok(repack_plain(archive, encoder)?.finish().map(drop)?)
         }
     }
 }
 
+fn repack_plain<W: Write>(archive: impl Read, sink: W) -> Result<W, Problem> {
+    let mut out = tar::Builder::new(sink);
+    tar_in::each(gunzipped(archive), |member| {
+        // As a buildlet does, which archives no sockets or pipes.
+        if matches!(member.kind, EntryType::Regular | EntryType::Directory | EntryType::Symlink) {
+            tar_out::copy(&mut out, member)?;
+        }
+        Ok(Flow::On)
+    })?;
+    Ok(out.into_inner()?)
+}
+
+fn gunzipped(archive: impl Read) -> impl Read {
+    MultiGzDecoder::new(BufReader::with_capacity(BUFFER_BYTES, archive))
+}
+
 /// The content of the one file that an archive of a file has, under no name.
-pub(super) fn single_file(archive: impl Read, path: &str, sink: &mut impl Write) -> io::Result<()> {
-    let plain = MultiGzDecoder::new(BufReader::with_capacity(BUFFER_BYTES, archive));
-    let mut archive = tar::Archive::new(plain);
-    for entry in archive.entries()?.raw(true) {
-        let mut entry = entry?;
-        let kind = entry.header().entry_type();
-        if kind.is_pax_local_extensions() || kind.is_pax_global_extensions() {
-            continue;
+pub(super) fn single_file(archive: impl Read, path: &str, sink: &mut impl Write) -> Result<(), Problem> {
+    let mut found = false;
+    tar_in::each(gunzipped(archive), |mut member| {
+        found = member.kind == EntryType::Regular && member.name.is_empty();
+        if found {
+            io::copy(&mut member.content, sink)?;
         }
-        if !kind.is_file() {
-            break;
-        }
-        io::copy(&mut entry, sink)?;
-        return Ok(());
-    }
-    Err(io::Error::other(format!("{path} is no file any more")))
+        Ok(Flow::Stop)
+    })?;
+    if found { Ok(()) } else { Err(Problem::Archive(format!("{path} is no file any more"))) }
 }
 
 /// Unpacks an archive into a directory.
@@ -98,136 +103,41 @@ pub(super) async fn put(client: &Client, dir: &str, archive: Pieces) -> Result<P
     }
 }
 
-/// Why an archive was not passed on.
-#[derive(Debug, thiserror::Error)]
-enum Problem {
-    /// It is the archive's fault.
-    #[error("{0}")]
-    Archive(String),
-    /// Nobody read on.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
-/// A failed read of the archive.
-fn unreadable(error: io::Error) -> Problem {
-    Problem::Archive(format!("the archive can not be read: {error}"))
-}
-
-/// What headers of their own said of the next entry.
-#[derive(Default)]
-struct Extension {
-    name: Option<Vec<u8>>,
-    size: Option<u64>,
-}
-
 /// Writes an archive of its files and directories anew, or says why it is not taken. What came before a bad
 /// entry is on its way then.
 fn check(archive: impl Read + Send, sink: &mut impl Write) -> Result<PutTarResponse, Problem> {
-    let plain = decompressed(archive)?;
-    let mut archive = tar::Archive::new(plain);
     let mut out = tar::Builder::new(GzEncoder::new(sink, Compression::fast()));
     let mut done = PutTarResponse::default();
-    let mut extension = Extension::default();
-    // Raw: the crate would take in a long name of any length.
-    for entry in archive.entries().map_err(unreadable)?.raw(true) {
-        let mut entry = entry.map_err(unreadable)?;
-        let kind = entry.header().entry_type();
-        if kind.is_gnu_longname() || kind.is_gnu_longlink() {
-            let mut name = content(&mut entry)?;
-            name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(name.len()));
-            if kind.is_gnu_longname() {
-                extension.name = Some(name);
+    tar_in::each(tar_in::decompressed(archive)?, |member| {
+        let refuse = |problem: &str| member.refused(problem);
+        check_name(&member.name).map_err(refuse)?;
+        match member.kind {
+            EntryType::Directory => done.dirs_made += 1,
+            EntryType::Regular => {
+                done.files_written += 1;
+                done.bytes_written += member.size;
             }
-            continue;
-        }
-        if kind.is_pax_local_extensions() {
-            read_pax(&content(&mut entry)?, &mut extension)?;
-            continue;
-        }
-        if kind.is_pax_global_extensions() {
-            continue;
-        }
-        let Extension { name, size } = std::mem::take(&mut extension);
-        let name = name.unwrap_or_else(|| entry.path_bytes().into_owned());
-        let refuse = |problem: &str| {
-            let shown: String = String::from_utf8_lossy(&name).chars().take(200).collect();
-            Problem::Archive(format!("entry {shown:?} is refused: {problem}"))
-        };
-        check_name(&name).map_err(refuse)?;
-        if size.is_some_and(|size| size != entry.size()) {
-            return Err(refuse("its size does not fit an ordinary header"));
-        }
-        let mode = entry.header().mode().map_err(unreadable)?;
-        let seconds = entry.header().mtime().unwrap_or(0);
-        let is_dir = kind == EntryType::Directory || (kind.is_file() && name.ends_with(b"/"));
-        if is_dir {
-            done.dirs_made += 1;
-            if name.iter().any(|byte| !matches!(byte, b'.' | b'/')) {
-                tar_out::append(&mut out, &name, EntryType::Directory, mode, seconds, 0, io::empty())?;
-            }
-            continue;
-        }
-        match kind {
-            EntryType::Regular | EntryType::Continuous => {}
             EntryType::Symlink => {
-                return Err(refuse("it is a symbolic link, which a Go agent does not make (tar -h packs what links name)"));
+                return Err(refuse(
+                    "it is a symbolic link, which a Go agent does not make (tar -h packs what links name)",
+                ));
             }
             EntryType::Link => {
-                return Err(refuse("it is a hard link, which a Go agent does not make (tar --hard-dereference packs files)"));
+                return Err(refuse(
+                    "it is a hard link, which a Go agent does not make (tar --hard-dereference packs files)",
+                ));
             }
             _ => return Err(refuse("it is neither a file nor a directory")),
         }
-        let size = entry.size();
-        tar_out::append(&mut out, &name, EntryType::Regular, mode, seconds, size, &mut entry)?;
-        done.files_written += 1;
-        done.bytes_written += size;
-    }
+        // The directory unpacked into needs no entry.
+        let is_top = member.name.iter().all(|byte| matches!(byte, b'.' | b'/'));
+        if !is_top {
+            tar_out::copy(&mut out, member)?;
+        }
+        Ok(Flow::On)
+    })?;
     out.into_inner()?.finish()?;
     Ok(done)
-}
-
-fn decompressed<'a>(mut archive: impl Read + Send + 'a) -> Result<Box<dyn Read + 'a>, Problem> {
-    let mut magic = Vec::new();
-    archive.by_ref().take(4).read_to_end(&mut magic).map_err(unreadable)?;
-    let all = io::Cursor::new(magic.clone()).chain(archive);
-    Ok(match magic.as_slice() {
-        [] => return Err(Problem::Archive("the archive is empty: no bytes came".to_owned())),
-        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(BufReader::with_capacity(BUFFER_BYTES, all))),
-        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
-            let mut decoder = zstd::Decoder::new(all).map_err(unreadable)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(unreadable)?;
-            Box::new(decoder)
-        }
-        _ => Box::new(all),
-    })
-}
-
-fn content(entry: &mut tar::Entry<'_, impl Read>) -> Result<Vec<u8>, Problem> {
-    if entry.size() > MAX_EXTENSION {
-        return Err(Problem::Archive(format!("the archive has a header of {} bytes", entry.size())));
-    }
-    let mut content = Vec::new();
-    entry.read_to_end(&mut content).map_err(unreadable)?;
-    Ok(content)
-}
-
-fn read_pax(records: &[u8], extension: &mut Extension) -> Result<(), Problem> {
-    for record in tar::PaxExtensions::new(records) {
-        let record = record.map_err(unreadable)?;
-        match record.key_bytes() {
-            b"path" => extension.name = Some(record.value_bytes().to_vec()),
-            b"size" => {
-                let size = record.value().ok().and_then(|size| size.parse().ok());
-                extension.size = Some(size.ok_or_else(|| Problem::Archive("a PAX size is no number".to_owned()))?);
-            }
-            key if key.starts_with(b"GNU.sparse") => {
-                return Err(Problem::Archive("a file is stored as sparse; pack it without --sparse".to_owned()));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 /// Whether a name stays below the directory that is unpacked into.
@@ -318,7 +228,8 @@ mod tests {
         refused(&[("link", EntryType::Symlink, "target")], "symbolic link");
         refused(&[("hard", EntryType::Link, "target")], "hard link");
         refused(&[("pipe", EntryType::Fifo, "x")], "neither");
-        for (name, why) in [(&b"../x"[..], "'..'"), (b"a/../../x", "'..'"), (b"a\\..\\x", "'..'"), (b"/x", "absolute")] {
+        for (name, why) in [(&b"../x"[..], "'..'"), (b"a/../../x", "'..'"), (b"a\\..\\x", "'..'"), (b"/x", "absolute")]
+        {
             assert!(check_name(name).unwrap_err().contains(why));
         }
         assert!(check_name(b"..a/b..").is_ok());
@@ -328,23 +239,32 @@ mod tests {
 
     #[test]
     fn archives_come_in_one_member_as_asked() {
-        let plain = packed(&[("f", EntryType::Regular, "content")]);
+        let plain = packed(&[("f", EntryType::Regular, "content"), ("link", EntryType::Symlink, "f")]);
         let member = |part: &[u8]| {
             let mut member = GzEncoder::new(Vec::new(), Compression::fast());
             member.write_all(part).unwrap();
             member.finish().unwrap()
         };
-        let many = [member(&plain[..100]), member(&plain[100..])].concat();
+        let many = [member(&plain[..600]), member(&plain[600..])].concat();
         let repacked = |compression| {
             let mut out = Vec::new();
             repack(&many[..], compression, &mut out).unwrap();
             out
         };
-        assert_eq!(repacked(TarCompression::None), plain);
+        let unpacked = repacked(TarCompression::None);
+        let mut archive = tar::Archive::new(&unpacked[..]);
+        let entries = archive.entries().unwrap().map(|entry| {
+            let mut entry = entry.unwrap();
+            let mut text = String::new();
+            entry.read_to_string(&mut text).unwrap();
+            (entry.path().unwrap().display().to_string(), entry.link_name_bytes().is_some(), text)
+        });
+        let expected = [("f".to_owned(), false, "content".to_owned()), ("link".to_owned(), true, String::new())];
+        assert_eq!(entries.collect::<Vec<_>>(), expected);
         let mut one = Vec::new();
         flate2::read::GzDecoder::new(&repacked(TarCompression::Unspecified)[..]).read_to_end(&mut one).unwrap();
-        assert_eq!(one, plain);
-        assert_eq!(zstd::decode_all(&repacked(TarCompression::Zstd)[..]).unwrap(), plain);
-        assert!(repack(&many[..many.len() - 3], TarCompression::None, Vec::new()).is_err());
+        assert!(one == unpacked, "one member");
+        assert!(zstd::decode_all(&repacked(TarCompression::Zstd)[..]).unwrap() == unpacked);
+        assert!(repack(&many[..many.len() / 2], TarCompression::None, Vec::new()).is_err());
     }
 }

@@ -3,7 +3,7 @@
 //! A connection costs the agent a TLS handshake. In return a request never waits behind another, and giving
 //! one up is dropping its connection, which is also the agent's only way of cancelling.
 
-use super::dialer::{Dialled, Dialer};
+use super::dialer::{Dialer, Dialled};
 use crate::link::LinkError;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
@@ -164,7 +164,8 @@ impl Client {
         });
         let connection = Connection { io, _permit: permit };
         let has_content = method != Method::GET;
-        let mut request = Request::builder().method(method).uri(target).header("host", "agent").header("te", "trailers");
+        let mut request =
+            Request::builder().method(method).uri(target).header("host", "agent").header("te", "trailers");
         if has_content && target.bytes().all(|byte| byte != b'?') {
             request = request.header("content-type", "application/x-www-form-urlencoded");
         }
@@ -298,7 +299,10 @@ mod tests {
         let internal = StatusCode::INTERNAL_SERVER_ERROR;
         assert_eq!(code(StatusCode::BAD_REQUEST, "invalid 'dir' parameter"), Code::InvalidArgument);
         assert_eq!(code(internal, "Walk error: lstat /w/x: no such file or directory"), Code::NotFound);
-        assert_eq!(code(internal, "Walk error: CreateFile x: The system cannot find the file specified."), Code::NotFound);
+        assert_eq!(
+            code(internal, "Walk error: CreateFile x: The system cannot find the file specified."),
+            Code::NotFound
+        );
         assert_eq!(code(internal, "write /w/x: no space left on device"), Code::ResourceExhausted);
         assert_eq!(code(internal, "permission denied"), Code::FailedPrecondition);
     }

@@ -16,7 +16,9 @@ pub(super) fn form(spec: &ExecSpec, env: &[String]) -> String {
     pairs.extend(env.iter().chain(&spec.env).map(|entry| ("env", entry.as_bytes())));
     pairs.push(("mode", if spec.system_level { b"sys" } else { b"" }));
     match spec.path.as_slice() {
-        [only] if motefarm_core::environment::EMPTY_PATH_WORDS.contains(&only.as_str()) => pairs.push(("path", b"$EMPTY")),
+        [only] if motefarm_core::environment::EMPTY_PATH_WORDS.contains(&only.as_str()) => {
+            pairs.push(("path", b"$EMPTY"))
+        }
         elements => pairs.extend(elements.iter().map(|element| ("path", element.as_bytes()))),
     }
     encoded(pairs)
@@ -50,7 +52,9 @@ pub(super) fn ended(state: &str) -> Ended {
     }
     if let Some(code) = state.strip_prefix("exit status ") {
         // Windows writes large ones in hex.
-        let code = code.strip_prefix("0x").map_or_else(|| code.parse().ok(), |hex| u32::from_str_radix(hex, 16).ok().map(u32::cast_signed));
+        let code = code
+            .strip_prefix("0x")
+            .map_or_else(|| code.parse().ok(), |hex| u32::from_str_radix(hex, 16).ok().map(u32::cast_signed));
         if let Some(code) = code {
             return as_it_is(Ending::Exited, code);
         }
@@ -108,7 +112,8 @@ mod tests {
     #[test]
     fn commands_run_where_the_farm_says() {
         let dir = |program: &str, dir: &str, system_level| {
-            directory(&ExecSpec { program: program.into(), dir: dir.into(), system_level, ..ExecSpec::default() }).to_owned()
+            directory(&ExecSpec { program: program.into(), dir: dir.into(), system_level, ..ExecSpec::default() })
+                .to_owned()
         };
         assert_eq!(dir("go/src/make.bash", "", false), "");
         assert_eq!(dir("ls", "", false), ".");
@@ -131,7 +136,9 @@ mod tests {
         assert_eq!(short("signal: segmentation fault (core dumped)"), plain(Ending::Signaled, 11));
         assert_eq!(short("signal: signal 31"), plain(Ending::Signaled, 31));
         assert_eq!(short("exit status: 'no: 7'").0, Ending::Exited);
-        for failed in ["fork/exec /x: no such file or directory", "chdir /y: no such file or directory", "exec format error"] {
+        for failed in
+            ["fork/exec /x: no such file or directory", "chdir /y: no such file or directory", "exec format error"]
+        {
             assert_eq!(short(failed), (Ending::NotStarted, 0, failed.to_owned()));
         }
     }

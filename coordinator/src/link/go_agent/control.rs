@@ -98,6 +98,8 @@ async fn receive(reader: &mut (impl AsyncBufRead + Unpin)) -> Result<Frame, Stri
         Ok(0) => Err("its channel ended".to_owned()),
         Ok(_) if !line.ends_with(b"\n") => Err("its channel ended within a line, or a line has no end".to_owned()),
         Ok(_) => serde_json::from_slice(&line).map_err(|error| format!("it wrote what is no frame: {error}")),
+        // Agents that end do not say good-bye to TLS.
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err("its channel ended".to_owned()),
         Err(error) => Err(format!("its channel broke: {error}")),
     }
 }

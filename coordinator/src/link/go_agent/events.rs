@@ -11,6 +11,9 @@ use motefarm_proto::mote::{ExecEvent, ExecStarted, OutputChunk};
 use std::sync::Arc;
 use tonic::Status;
 
+/// What was just written is in memory and read at once; more is read on a thread that may wait.
+const READ_INLINE_BYTES: u64 = 256 * 1024;
+
 struct Reading {
     execution: Arc<Execution>,
     standing: tokio::sync::watch::Receiver<super::execution::Standing>,
@@ -64,7 +67,10 @@ impl Reading {
             if let Some(outcome) = standing.outcome {
                 if self.next > standing.end {
                     let end = standing.end;
-                    return Err(out_of_range(format!("{id} ended after {end} bytes; there is nothing at {}", self.next)));
+                    return Err(out_of_range(format!(
+                        "{id} ended after {end} bytes; there is nothing at {}",
+                        self.next
+                    )));
                 }
                 self.over = true;
                 return Ok(Some(Event::Outcome(outcome)));
@@ -81,11 +87,15 @@ impl Reading {
     async fn read(&mut self, end: u64) -> Result<Event, LinkError> {
         let (execution, offset) = (self.execution.clone(), self.next);
         let most = usize::try_from(end - offset).unwrap_or(usize::MAX).min(MAX_CHUNK_BYTES);
-        let read = tokio::task::spawn_blocking(move || execution.spool.read(offset, most)).await;
-        let (data, time_ms) = read
-            .map_err(std::io::Error::other)
-            .flatten()
-            .map_err(|error| LinkError::Lost(format!("output could not be read back: {error}")))?;
+        let read = match end - offset <= READ_INLINE_BYTES {
+            true => execution.spool.read(offset, most),
+            false => tokio::task::spawn_blocking(move || execution.spool.read(offset, most))
+                .await
+                .map_err(std::io::Error::other)
+                .flatten(),
+        };
+        let (data, time_ms) =
+            read.map_err(|error| LinkError::Lost(format!("output could not be read back: {error}")))?;
         // Released while it was read: then it may be the hole that was read.
         let released = self.execution.watch().borrow().released;
         if offset < released {

@@ -43,7 +43,13 @@ pub(super) struct Standing {
 enum Stop {
     Cancelled,
     Killed,
+    /// Something came on its stdin, which the agent can not give it.
+    Fed,
 }
+
+/// Why a command with something on its stdin is not run.
+pub(super) const NO_STDIN: &str =
+    "a Go agent's commands have no stdin; put a file there and have the command read that";
 
 /// See the module.
 pub(super) struct Execution {
@@ -53,6 +59,8 @@ pub(super) struct Execution {
     pub(super) spool: Spool,
     standing: watch::Sender<Standing>,
     stop: watch::Sender<Option<Stop>>,
+    /// Its stdin has ended, empty.
+    stdin_closed: watch::Sender<bool>,
 }
 
 impl Execution {
@@ -66,6 +74,7 @@ impl Execution {
             spool,
             standing: watch::Sender::default(),
             stop: watch::Sender::default(),
+            stdin_closed: watch::Sender::default(),
         })
     }
 
@@ -102,6 +111,17 @@ impl Execution {
         self.stop_by(Stop::Killed);
     }
 
+    /// Its stdin: nothing, so that it may be run once that is certain, or something, so that it is not. Tells
+    /// whether that is taken.
+    pub(super) fn feed(&self, has_data: bool, eof: bool) -> bool {
+        if has_data {
+            self.stop_by(Stop::Fed);
+        } else if eof {
+            self.stdin_closed.send_replace(true);
+        }
+        !has_data
+    }
+
     fn stop_by(&self, stop: Stop) {
         self.stop.send_if_modified(|now| now.is_none() && now.replace(stop).is_none());
     }
@@ -135,6 +155,7 @@ impl Execution {
             ended = self.through(&client, &env, clock.as_ref()) => ended,
             stop = stopped => match stop {
                 Some(Stop::Killed) => Ended { ending: Ending::Signaled, code: 9, reason: String::new() },
+                Some(Stop::Fed) => Ended { ending: Ending::NotStarted, code: 0, reason: NO_STDIN.to_owned() },
                 Some(Stop::Cancelled) | None => Ended { ending: Ending::Cancelled, code: 0, reason: String::new() },
             },
             () = timed_out => Ended { ending: Ending::TimedOut, code: 0, reason: String::new() },
@@ -155,6 +176,10 @@ impl Execution {
     }
 
     async fn through(&self, client: &Client, env: &[String], clock: &dyn Clock) -> Ended {
+        if self.spec.stdin {
+            // The sender is in here and can not go away.
+            let _ = self.stdin_closed.subscribe().wait_for(|closed| *closed).await;
+        }
         let form = command::form(&self.spec, env);
         let content = stream::once(std::future::ready(Ok(form.into()))).boxed();
         match client.ask(Method::POST, "/exec", content, ACCEPT_TIMEOUT).await {

@@ -18,6 +18,8 @@ use tonic::Status;
 
 /// Entries of one message.
 const LISTING: usize = 1000;
+/// Most entries of one listing, lest an agent that lists for ever be listened to for ever.
+const MOST_LISTED: usize = 4_000_000;
 /// How long the agent may hash one file.
 const HASHING: Duration = Duration::from_secs(600);
 /// Bytes of one removal's form.
@@ -85,8 +87,8 @@ pub(super) async fn list(client: &Client, spec: ListDirSpec) -> Result<LinkStrea
     ];
     pairs.extend(spec.skip.iter().map(|dir| ("skip", dir.as_bytes())));
     let answer = client.get(&format!("/ls?{}", encoded(pairs)), LONG).await?;
-    Ok(stream::unfold(Some((answer, Lines::default())), |state| async {
-        let (mut answer, mut lines) = state?;
+    Ok(stream::unfold(Some((answer, Lines::default(), 0)), |state| async {
+        let (mut answer, mut lines, before) = state?;
         let mut entries = Vec::new();
         let read = loop {
             match answer.next(Some(HASHING)).await {
@@ -102,8 +104,13 @@ pub(super) async fn list(client: &Client, spec: ListDirSpec) -> Result<LinkStrea
                 Err(error) => break Err(error),
             }
         };
+        let listed = before + entries.len();
         match read {
-            Ok(true) => Some((Ok(entries), Some((answer, lines)))),
+            Ok(true) if listed > MOST_LISTED => {
+                let text = format!("more than {MOST_LISTED} entries, the most of a listing of a Go agent");
+                Some((Err(refused(Status::resource_exhausted(text))), None))
+            }
+            Ok(true) => Some((Ok(entries), Some((answer, lines, listed)))),
             Ok(false) => None,
             Err(error) => Some((Err(error), None)),
         }

@@ -61,9 +61,8 @@ impl Held {
             return Err(refused(Status::resource_exhausted(text)));
         }
         let made = Execution::new(id, spec, dir, now.as_millis());
-        let made = made.map_err(|error| {
-            refused(Status::internal(format!("there is no place for the output of {id}: {error}")))
-        })?;
+        let made = made
+            .map_err(|error| refused(Status::internal(format!("there is no place for the output of {id}: {error}"))))?;
         let made = Arc::new(made);
         inner.executions.insert(id, made.clone());
         inner.order.push(id);

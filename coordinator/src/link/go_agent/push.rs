@@ -74,8 +74,7 @@ pub(super) async fn sync_tree(link: &GoAgentLink, sync: TreeSync) -> Result<Tree
         Err(lacking) => return Ok(missing(lacking)),
     };
     let (has_modes, is_top, keeper) = (link.has_modes, dest.is_root(), Keeper::new(&plan));
-    let difference =
-        blocking(move || compare::compare(&wanted, &there, &hashes, &keeper, has_modes, is_top)).await?;
+    let difference = blocking(move || compare::compare(&wanted, &there, &hashes, &keeper, has_modes, is_top)).await?;
     let needed: BTreeSet<Digest> = difference.files.iter().map(|(_, digest, _)| *digest).collect();
     let _pinned = link.around.cas.pin(needed.iter().copied().collect());
     let lacking: Vec<Digest> = needed.into_iter().filter(|digest| !link.around.cas.contains(digest)).collect();

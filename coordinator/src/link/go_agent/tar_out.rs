@@ -1,10 +1,15 @@
-//! Blobs of the farm's store as the archive that brings them to a Go agent. Blocking.
+//! Archives that are written here: what brings blobs of the farm's store to a Go agent, and others anew.
+//! Blocking.
 
+use super::tar_in::Member;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use motefarm_cas::store::{Blob, BlobSource as _, Store};
 use motefarm_core::{Digest, Timestamp};
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 /// Writes it: `dest` and `directories` as such, then `files` with their modes, all below `dest`.
 ///
@@ -39,17 +44,30 @@ pub(super) fn write(
     archive.into_inner()?.finish()?.flush()
 }
 
+/// Appends what another archive has.
+pub(super) fn copy<W: Write>(archive: &mut tar::Builder<W>, member: Member<'_, impl Read>) -> io::Result<()> {
+    let Member { name, kind, target, mode, modified_s, size, content } = member;
+    if kind != tar::EntryType::Symlink {
+        return append(archive, &name, kind, mode, modified_s, size, content);
+    }
+    let mut header = header(kind, mode, modified_s, 0);
+    archive.append_link(&mut header, path(&name), path(&target))
+}
+
 /// Appends an entry under a name of any length and any bytes.
-pub(super) fn append<W: Write>(
+fn append<W: Write>(
     archive: &mut tar::Builder<W>,
-    path: &[u8],
+    name: &[u8],
     kind: tar::EntryType,
     mode: u32,
     seconds: u64,
     size: u64,
     content: impl Read,
 ) -> io::Result<()> {
-    use std::os::unix::ffi::OsStrExt as _;
+    archive.append_data(&mut header(kind, mode, seconds, size), path(name), content)
+}
+
+fn header(kind: tar::EntryType, mode: u32, seconds: u64, size: u64) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(mode & 0o777);
@@ -57,7 +75,11 @@ pub(super) fn append<W: Write>(
     header.set_size(size);
     header.set_uid(0);
     header.set_gid(0);
-    archive.append_data(&mut header, std::path::Path::new(std::ffi::OsStr::from_bytes(path)), content)
+    header
+}
+
+fn path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
 }
 
 struct Content {

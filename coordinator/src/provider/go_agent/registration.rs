@@ -107,7 +107,10 @@ mod tests {
     fn an_agent_is_known_by_its_token_its_type_and_its_name() {
         let token = JoinToken::generate(&"0".repeat(64));
         let mac = read("darwin-arm64", "mac1", &token.reveal()).unwrap();
-        assert_eq!((mac.host_type.as_str(), mac.name.as_str(), mac.hostname.as_str()), ("darwin-arm64", "mac1", "mac1"));
+        assert_eq!(
+            (mac.host_type.as_str(), mac.name.as_str(), mac.hostname.as_str()),
+            ("darwin-arm64", "mac1", "mac1")
+        );
         let second = read("darwin-arm64/second", "mac1", &token.reveal()).unwrap();
         assert_eq!((second.name.as_str(), second.hostname.as_str()), ("second", "mac1"));
         let again = read("darwin-arm64/mac1", "renamed", &token.reveal()).unwrap();
