@@ -211,7 +211,10 @@ impl GoAgentLink {
 
     /// What commands get besides the agent's own environment, and before what their callers say.
     fn env(&self, held: &Held) -> Vec<String> {
-        let mut env = vec![format!("MOTE_INSTANCE_NAME={}", held.name), "GO_BUILDLET_TOKEN=".to_owned()];
+        let (id, name) = (held.id, &held.name);
+        let own =
+            [format!("MOTE_INSTANCE={id}"), format!("MOTE_INSTANCE_NAME={name}"), "GO_BUILDLET_TOKEN=".to_owned()];
+        let mut env = own.to_vec();
         if self.by_connect {
             // It names us, and we are no proxy for commands.
             env.extend(["HTTPS_PROXY=".to_owned(), "https_proxy=".to_owned()]);
