@@ -23,6 +23,8 @@ mod plan;
 mod write;
 
 pub use error::SyncError;
+pub use keep::{Keeper, Rules, Verdict};
+pub use load::Tree;
 pub use plan::SyncPlan;
 
 use crate::store::BlobSource;

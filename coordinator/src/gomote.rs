@@ -15,6 +15,7 @@ mod objects;
 mod service;
 mod streams;
 
+pub(crate) use command::signal_word;
 pub use metadata::LocalTokens;
 
 use crate::app::App;

@@ -1,11 +1,14 @@
 //! The port's routes, and the one layer that authorises every call.
 
+mod go_agent;
+
 use crate::app::App;
 use crate::gate::{Failure, Gate};
 use crate::gomote::{self, Gomote};
 use crate::grpc;
 use crate::identity::{Identity, Role, Rule, is_upload, rule};
 use crate::peer::Peer;
+use crate::provider::go_agent::GoAgents;
 use crate::provider::join::{Hello, Joins};
 use crate::signed_in::{self, UsedToken};
 use crate::upload_rate::UploadRate;
@@ -34,6 +37,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 struct Edge {
     app: Arc<App>,
     joins: Arc<Joins>,
+    go_agents: Arc<GoAgents>,
     gomote: Arc<Gomote>,
     gate: Arc<Gate>,
     uploads: Arc<UploadRate>,
@@ -47,6 +51,7 @@ pub fn router(app: &Arc<App>, own_user: UserName) -> Router {
     let edge = Edge {
         app: app.clone(),
         joins: Arc::new(Joins::default()),
+        go_agents: Arc::new(GoAgents::default()),
         gomote: gomote.clone(),
         gate: Arc::default(),
         uploads: UploadRate::new(app.config.limits.upload_bytes_per_second),
@@ -55,6 +60,8 @@ pub fn router(app: &Arc<App>, own_user: UserName) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/v1/buildlet/join", get(join))
+        .route("/reverse", get(go_agent::reverse))
+        .route("/revdial", get(go_agent::revdial))
         .with_state(edge.clone())
         .merge(grpc::routes(app))
         .merge(gomote::routes(&gomote))

@@ -167,7 +167,8 @@ pub fn is_upload(path: &str) -> bool {
 pub fn rule(path: &str) -> Option<Rule> {
     match path {
         "/healthz" => Some(Rule::Open),
-        "/v1/buildlet/join" => Some(Rule::JoinToken),
+        "/v1/buildlet/join" | "/reverse" => Some(Rule::JoinToken),
+        "/revdial" => Some(Rule::Capability),
         _ if path.starts_with("/gomote/uploads/") || path.starts_with("/gomote/archives/") => Some(Rule::Capability),
         _ if path.starts_with("/computeMetadata/v1/") => Some(Rule::OwnUser),
         _ => {
@@ -243,6 +244,8 @@ mod tests {
         assert_eq!(rule("/mote.v1.Admin/AddUser"), Some(Rule::Admin));
         assert_eq!(rule("/mote.v1.Farm/Execute"), Some(Rule::User));
         assert_eq!(rule("/protos.GomoteService/UploadFile"), Some(Rule::User));
+        assert_eq!(rule("/reverse"), Some(Rule::JoinToken));
+        assert_eq!(rule("/revdial"), Some(Rule::Capability));
         assert_eq!(rule("/gomote/uploads/x/"), Some(Rule::Capability));
         assert_eq!(rule("/computeMetadata/v1/project/project-id"), Some(Rule::OwnUser));
         let unknown = [
@@ -256,6 +259,7 @@ mod tests {
             "/mote.v1.Farm/NoSuch",
             "/mote.v1.Admin/Execute",
             "/etc/passwd",
+            "/reverse/x",
         ];
         for path in unknown {
             assert_eq!(rule(path), None, "{path}");

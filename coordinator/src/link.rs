@@ -1,10 +1,11 @@
 //! The way to one buildlet.
 //!
-//! A trait, because there are two: [`grpc`] over whatever stream there is, and
-//! the [`fake`] that tests drive. Messages that are only handed through stay
+//! A trait, because there are several: [`grpc`] over whatever stream there is, [`go_agent`] over
+//! connections that Go's own agent dials, and the [`fake`] that tests drive. Messages that are only handed through stay
 //! messages; [`LinkError`] tells apart "it refused" from "it is not there".
 
 pub mod fake;
+pub mod go_agent;
 pub mod grpc;
 
 use bytes::Bytes;

@@ -19,6 +19,15 @@ pub struct Peer {
     pub remote: SocketAddr,
     /// In the clear, over loopback, from a socket that a process beside us holds, of the user we run as.
     pub own_user_in_clear: bool,
+    /// It asked for us by `CONNECT`, as if we were a proxy.
+    pub by_connect: bool,
+}
+
+impl Peer {
+    /// One of whom nothing is known but the two ends.
+    pub fn unknown(local: SocketAddr, remote: SocketAddr) -> Self {
+        Self { local, remote, own_user_in_clear: false, by_connect: false }
+    }
 }
 
 /// Whether both ends are on loopback.

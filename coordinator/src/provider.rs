@@ -1,8 +1,10 @@
-//! Where buildlets come from: the resident one on this machine, those that dial in, those that listen.
+//! Where buildlets come from: the resident one on this machine, those that dial in (ours and Go's agents), those that
+//! listen.
 //!
 //! A provider's work is to keep [`contact::serve`](crate::farm::contact::serve) running over a link
 //! to each of its buildlets. It knows nothing of leases.
 
+pub mod go_agent;
 pub mod join;
 pub mod local;
 pub mod statics;

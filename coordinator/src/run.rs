@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::cli::{AdminCommand, CasCommand, Cli, Command, Setup};
 use crate::config::{Config, ConfigError, File, Oidc, Overrides};
 use crate::farm::{allocate, reap::Reaper, snapshots};
-use crate::provider::{self, local, statics::Static};
+use crate::provider::{self, go_agent, local, statics::Static};
 use crate::store::Store;
 use crate::{bootstrap, http, offline, serve, tls_files};
 use anyhow::Context as _;
@@ -153,6 +153,7 @@ async fn serve_farm(mut config: Config) -> anyhow::Result<()> {
     let app = App::new(config, store, cas, Arc::new(SystemClock));
     // Before anything can be stored, and so evicted.
     snapshots::pin_again(&app).await.context("can not keep the content of snapshots")?;
+    go_agent::forget_all(&app).await.context("can not end what Go agents had")?;
     let mut stop = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     start_providers(&app)?;
     app.spawn(allocate::run(app.clone()));

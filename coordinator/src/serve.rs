@@ -1,5 +1,10 @@
 //! The one port: accepts, tells TLS from cleartext by the first byte, serves each connection.
 
+mod connect;
+mod handover;
+
+pub use handover::Handover;
+
 use crate::app::App;
 use crate::identity::{Rule, rule};
 use crate::peer::{self, Peer};
@@ -13,6 +18,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -75,7 +81,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, tls: Arc<ServerConfig>,
 }
 
 async fn connection(
-    stream: TcpStream,
+    mut stream: TcpStream,
     from: SocketAddr,
     acceptor: TlsAcceptor,
     router: Router,
@@ -85,15 +91,22 @@ async fn connection(
     let first = tokio::time::timeout(HANDSHAKE_TIMEOUT, first_byte(&stream)).await??;
     let local = stream.local_addr()?;
     if first == TLS_HANDSHAKE {
-        let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
-        let router = router.layer(axum::Extension(Peer { local, remote: from, own_user_in_clear: false }));
-        return serve_connection(stream, router, shutdown).await;
+        return secure_connection(stream, Peer::unknown(local, from), acceptor, router, shutdown).await;
+    }
+    if is_connect(&stream, first).await? {
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, connect::answer(&mut stream)).await??;
+        let first = tokio::time::timeout(HANDSHAKE_TIMEOUT, first_byte(&stream)).await??;
+        if first != TLS_HANDSHAKE {
+            return Err(format!("{from} asked for CONNECT and does not speak TLS").into());
+        }
+        let peer = Peer { by_connect: true, ..Peer::unknown(local, from) };
+        return secure_connection(stream, peer, acceptor, router, shutdown).await;
     }
     if !peer::is_loopback(from, local) {
         return Err(format!("{from} speaks cleartext and is not on loopback").into());
     }
     let own = tokio::task::spawn_blocking(move || peer::is_own_user(from, local)).await?;
-    let router = router.layer(axum::Extension(Peer { local, remote: from, own_user_in_clear: own }));
+    let router = router.layer(axum::Extension(Peer { own_user_in_clear: own, ..Peer::unknown(local, from) }));
     if own {
         return serve_connection(stream, router, shutdown).await;
     }
@@ -101,6 +114,45 @@ async fn connection(
     // even answered.
     let capabilities = tower::service_fn(move |request: Request<Incoming>| named(router.clone(), from, request));
     serve_connection(stream, capabilities, shutdown).await
+}
+
+async fn secure_connection(
+    stream: TcpStream,
+    peer: Peer,
+    acceptor: TlsAcceptor,
+    router: Router,
+    shutdown: CancellationToken,
+) -> Result<(), ConnectionError> {
+    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
+    let router = router.layer(axum::Extension(peer));
+    // All our own clients, and gomote, offer protocols; Go agents offer none.
+    if stream.get_ref().1.alpn_protocol().is_some() {
+        return serve_connection(stream, router, shutdown).await;
+    }
+    let mut stream = BufReader::new(stream);
+    let beginning = tokio::time::timeout(HANDSHAKE_TIMEOUT, stream.fill_buf()).await??;
+    if handover::is_asked_for(beginning) {
+        return handover::serve(stream, router).await;
+    }
+    serve_connection(stream, router, shutdown).await
+}
+
+/// Whether a connection in the clear begins with a `CONNECT`. No other request of ours begins with its
+/// first letter, so there is something to wait for only then.
+async fn is_connect(stream: &TcpStream, first: u8) -> Result<bool, ConnectionError> {
+    if first != b'C' {
+        return Ok(false);
+    }
+    let mut beginning = [0; 8];
+    let whole = async {
+        while stream.peek(&mut beginning).await? < beginning.len() {
+            // Peeking does not wait for more than there is.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        io::Result::Ok(())
+    };
+    tokio::time::timeout(HANDSHAKE_TIMEOUT, whole).await??;
+    Ok(connect::is_begun_by(&beginning))
 }
 
 async fn named(

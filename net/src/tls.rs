@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::{fs, io};
 
 /// The name in every server certificate that stands for "the server this CA was made for".
-const ROLE_NAME: &str = "server.motefarm.internal";
+pub const ROLE_NAME: &str = "server.motefarm.internal";
 
 /// What went wrong with certificates and keys.
 #[derive(Debug, thiserror::Error)]

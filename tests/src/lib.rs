@@ -8,6 +8,7 @@
 
 pub mod farm;
 pub mod files;
+pub mod go_agent;
 pub mod joined;
 pub mod mote;
 pub mod processes;

@@ -9,14 +9,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 /// The plan's `keep` and ignore files, by directory.
-pub(super) struct Keeper {
+pub struct Keeper {
     kept: BTreeSet<Vec<u8>>,
     ignore_files: HashMap<Vec<u8>, Vec<Vec<u8>>>,
 }
 
 /// What holds in one directory.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Rules {
+pub struct Rules {
     rules: IgnoreRules,
     /// The directory, or one above it, is ignored, and so is everything in it.
     inside_ignored: bool,
@@ -24,7 +24,7 @@ pub(super) struct Rules {
 
 /// What becomes of an entry the tree does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// It and all below it stay.
     Stays,
     /// It goes; what lies below it is judged by itself.
@@ -32,7 +32,8 @@ pub(super) enum Verdict {
 }
 
 impl Keeper {
-    pub(super) fn new(plan: &SyncPlan) -> Self {
+    /// Those of a plan.
+    pub fn new(plan: &SyncPlan) -> Self {
         let kept = plan.keep.iter().map(|path| path.trim_matches('/').as_bytes().to_vec());
         let mut ignore_files: HashMap<Vec<u8>, Vec<Vec<u8>>> = HashMap::new();
         for (dir, content) in &plan.ignore_files {
@@ -42,7 +43,7 @@ impl Keeper {
     }
 
     /// The rules of the directory `path`, which lies in one with the rules `above`.
-    pub(super) fn enter(&self, above: &Rules, path: &[u8]) -> Rules {
+    pub fn enter(&self, above: &Rules, path: &[u8]) -> Rules {
         let os_path = Path::new(OsStr::from_bytes(path));
         let mut rules = above.rules.clone();
         for content in self.ignore_files.get(path).into_iter().flatten() {
@@ -53,7 +54,7 @@ impl Keeper {
     }
 
     /// Judges `path`, an entry of a directory with `rules`.
-    pub(super) fn judge(&self, rules: &Rules, path: &[u8], is_dir: bool) -> Verdict {
+    pub fn judge(&self, rules: &Rules, path: &[u8], is_dir: bool) -> Verdict {
         let name = path.rsplit(|b| *b == b'/').next().unwrap_or(path);
         if name.starts_with(TEMP_PREFIX.as_bytes()) && !is_dir {
             return Verdict::Goes;

@@ -13,15 +13,15 @@ const MAX_TREE_ENTRIES: u64 = 4_000_000;
 
 /// Every different directory of a tree.
 #[derive(Debug, Default)]
-pub(super) struct Tree {
+pub struct Tree {
     directories: HashMap<Digest, Arc<Contents>>,
     /// Directories that are not in the source, some of them twice; what lies below them is not known.
-    pub(super) missing: Vec<Digest>,
+    pub missing: Vec<Digest>,
 }
 
 impl Tree {
     /// Reads a tree level by level.
-    pub(super) fn load(root: Digest, source: &dyn BlobSource) -> Result<Self, SyncError> {
+    pub fn load(root: Digest, source: &dyn BlobSource) -> Result<Self, SyncError> {
         let mut tree = Self::default();
         // How often each directory occurs on this level, and one path where.
         let mut level = BTreeMap::from([(root, (1u64, Vec::new()))]);
@@ -50,7 +50,7 @@ impl Tree {
     }
 
     /// A directory that was loaded.
-    pub(super) fn directory(&self, digest: &Digest) -> Option<&Arc<Contents>> {
+    pub fn directory(&self, digest: &Digest) -> Option<&Arc<Contents>> {
         self.directories.get(digest)
     }
 

@@ -88,13 +88,17 @@ pub(crate) enum JoinToken {
 /// Print the one line that makes another machine join the farm
 #[derive(Args)]
 #[command(after_help = "Paste it into a shell on that machine. It holds a secret.\n\n\
-                        Example:\n  mote admin invite -host-type linux-arm64")]
+                        Examples:\n  mote admin invite -host-type linux-arm64\n  \
+                        mote admin invite -go-agent -host-type darwin-arm64")]
 pub(crate) struct Invite {
     #[command(flatten)]
     pub(crate) terms: JoinTerms,
     /// The farm's address as that machine sees it [default: as the farm knows itself]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) coordinator: Option<String>,
+    /// For a machine that is to run Go's agent (golang.org/x/build/cmd/buildlet) instead of ours
+    #[arg(long)]
+    pub(crate) go_agent: bool,
 }
 
 #[derive(Args)]

@@ -19,6 +19,10 @@ pub(crate) struct Synced {
     pub(crate) entries_deleted: u64,
     pub(crate) modes_changed: u64,
     pub(crate) files_hashed: u64,
+    /// Symbolic links that the machine can not have, and some of them.
+    pub(crate) links_left_out: u64,
+    #[serde(skip)]
+    pub(crate) links_named: Vec<String>,
     /// Of a dry run: some of what would be written, below the tree.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) would_write: Vec<String>,
@@ -54,6 +58,8 @@ fn read(answer: mote::TreeSyncResult) -> Result<Answer, convert::FieldError> {
         files_hashed: answer.files_hashed,
         would_write: names(&answer.would_write),
         would_delete: names(&answer.would_delete),
+        links_left_out: answer.links_left_out,
+        links_named: answer.links_named,
     }))
 }
 

@@ -20,13 +20,13 @@ const MOST_EXECS_ASKED: usize = 1000;
 /// How a buildlet came here.
 #[derive(Debug, Clone)]
 pub struct Origin {
-    /// `local`, `join` or `static`.
+    /// `local`, `join`, `static` or `go-agent`.
     pub provider: &'static str,
     /// What it is taken for, whatever it says of itself; `None`: believe it.
     pub host_type: Option<HostType>,
     /// Who it must be (the one that proved itself when joining); `None`: believe it.
     pub buildlet_id: Option<String>,
-    /// By which token, for `join`.
+    /// By which token, for `join` and `go-agent`.
     pub join_token_id: Option<String>,
     /// Ends the contact early: what it goes over has been replaced.
     pub cut: CancellationToken,
@@ -105,7 +105,7 @@ async fn check_unsandboxed(app: &App, description: &mote::BuildletDescription) -
     }
     Err(FarmError::NotReady(format!(
         "{hostname} has no sandbox ({reason}), and this farm has several users or is reached from other machines; \
-         install bubblewrap there, or set allow_unsandboxed = true"
+         install bubblewrap there (for a buildlet of ours), or set allow_unsandboxed = true"
     )))
 }
 

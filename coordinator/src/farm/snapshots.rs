@@ -222,7 +222,19 @@ pub async fn materialize(app: &Arc<App>, session: &Arc<Session>, row: &InstanceR
     let sync = mote::TreeSync { dest: wish.dir.clone(), root: Some(wish.root.into()), ..Default::default() };
     let never = |why: String| Materialized::Never(format!("snapshot {} can not be put in place: {why}", wish.name));
     match transfer::bring(app, session, row, &sync).await {
-        Ok(result) if result.missing.is_empty() => Ok(Materialized::Done),
+        Ok(result) if result.missing.is_empty() => {
+            if result.links_left_out > 0 {
+                let (links, first) = (result.links_left_out, result.links_named.first());
+                tracing::warn!(
+                    instance.name = row.name,
+                    snapshot = wish.name,
+                    links,
+                    first,
+                    "links of a snapshot were left out"
+                );
+            }
+            Ok(Materialized::Done)
+        }
         Ok(result) => {
             let n = result.missing.len();
             app.store.snapshot_damaged(wish.root, app.now()).await?;

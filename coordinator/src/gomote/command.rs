@@ -42,7 +42,12 @@ pub(super) fn verdict(outcome: &ExecOutcome) -> Result<(), Status> {
 
 /// A signal in Go's words.
 fn signal(number: i32) -> String {
-    let word = match number {
+    signal_word(number).map_or_else(|| format!("signal {number}"), str::to_owned)
+}
+
+/// Go's word for a signal that has one.
+pub(crate) fn signal_word(number: i32) -> Option<&'static str> {
+    Some(match number {
         1 => "hangup",
         2 => "interrupt",
         3 => "quit",
@@ -58,9 +63,8 @@ fn signal(number: i32) -> String {
         13 => "broken pipe",
         14 => "alarm clock",
         15 => "terminated",
-        other => return format!("signal {other}"),
-    };
-    word.to_owned()
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -14,13 +14,13 @@ pub struct BuildletRow {
     pub hostname: String,
     /// What it serves.
     pub host_type: HostType,
-    /// How it is reached: `local`, `join`, `static`.
+    /// How it is reached: `local`, `join`, `static`, `go-agent`.
     pub provider: String,
     /// Its lease slots.
     pub slots: u64,
     /// Version of its program.
     pub version: String,
-    /// Which token let it in, for `join`.
+    /// Which token let it in, for `join` and `go-agent`.
     pub join_token_id: Option<String>,
     /// Last contact.
     pub last_seen_at: Timestamp,

@@ -6,6 +6,7 @@ mod bootstrap;
 mod farm;
 mod fetch;
 mod files;
+mod go_agent;
 mod groups;
 mod id_tokens;
 mod info;

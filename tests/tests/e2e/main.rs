@@ -10,6 +10,7 @@ mod certificates;
 mod deploy;
 mod direct;
 mod exec;
+mod go_agent;
 mod gomote;
 mod identity;
 mod kill;

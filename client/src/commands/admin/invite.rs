@@ -1,9 +1,11 @@
 //! `mote admin invite`: the one line that makes another machine join.
 
+mod go_agent;
+
 use super::{ahead, join_token};
 use crate::cli::Invite;
 use crate::commands::Context;
-use crate::connection::is_loopback;
+use crate::connection::{Place, is_loopback};
 use crate::error::Error;
 use serde::Serialize;
 
@@ -23,8 +25,13 @@ pub(super) async fn act(context: &Context, invite: Invite) -> Result<(), Error> 
     let made = join_token::create(&farm, &invite.terms).await?;
     let own = if made.coordinator.is_empty() { farm.address() } else { &made.coordinator };
     let coordinator = invite.coordinator.as_deref().unwrap_or(own);
-    let line = line(&made.token, coordinator, &invite.terms.host_type)
-        .ok_or_else(|| Error::protocol(DOING, "token or address hold characters that a shell would read"))?;
+    let host_type = &invite.terms.host_type;
+    let line = match &context.settings.place {
+        Place::Farm { ca_pem, .. } if invite.go_agent => go_agent::line(&made.token, coordinator, host_type, ca_pem),
+        _ => line(&made.token, coordinator, host_type),
+    };
+    let line =
+        line.ok_or_else(|| Error::protocol(DOING, "token or address hold characters that a shell would read"))?;
     let machines = if invite.terms.one_time { "one machine" } else { "any number of machines" };
     let printer = context.printer;
     printer.message(format_args!(
@@ -44,14 +51,17 @@ pub(super) async fn act(context: &Context, invite: Invite) -> Result<(), Error> 
 /// The token goes into a file of its owner's alone (`printf` is built into the shell, so that it is
 /// in no process's arguments). `None` if a word would not survive the shell unquoted.
 fn line(token: &str, coordinator: &str, host_type: &str) -> Option<String> {
-    let plain =
-        |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:[]".contains(&b));
-    [token, coordinator, host_type].iter().all(|word| plain(word)).then(|| {
+    [token, coordinator, host_type].iter().all(|word| is_plain(word)).then(|| {
         format!(
             "(umask 077 && printf '%s\\n' '{token}' > {TOKEN_FILE}) && mote-buildlet join --coordinator '{coordinator}' \
              --token-file {TOKEN_FILE} --host-type '{host_type}'"
         )
     })
+}
+
+/// Whether a shell takes a word for itself.
+fn is_plain(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:[]".contains(&b))
 }
 
 #[cfg(test)]

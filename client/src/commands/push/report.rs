@@ -51,6 +51,9 @@ pub(super) fn conclude(context: &Context, tree: &Tree, dry_run: bool, done: Done
         match result {
             Ok(synced) => {
                 printer.message(line(&pushed, instance, tree, synced, dry_run, took));
+                if synced.links_left_out > 0 {
+                    printer.warning(links(instance, synced));
+                }
                 name(printer, "write", &synced.would_write, synced.files_written);
                 name(printer, "delete", &synced.would_delete, synced.entries_deleted);
             }
@@ -129,6 +132,16 @@ fn line(pushed: &Pushed, instance: &str, tree: &Tree, synced: &Synced, dry_run: 
     )
 }
 
+fn links(instance: &str, synced: &Synced) -> String {
+    let more = if synced.links_left_out > synced.links_named.len() as u64 { ", ..." } else { "" };
+    format!(
+        "{instance} can not have {}, which {} left out: {}{more}",
+        human::count(synced.links_left_out, "symbolic link"),
+        if synced.links_left_out == 1 { "was" } else { "were" },
+        synced.links_named.join(", ")
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,12 +168,15 @@ mod tests {
             files_hashed: 0,
             would_write: Vec::new(),
             would_delete: Vec::new(),
+            links_left_out: 2,
+            links_named: vec!["a/link".to_owned()],
         };
         let said = |dry_run| line(&pushed, "alice-linux-amd64-0", &tree, &synced, dry_run, Duration::from_millis(210));
         assert_eq!(
             said(false),
             "pushed 11766 files (114.4 MB) to alice-linux-amd64-0:go: 10 written, 0 deleted, 0.21 s"
         );
+        assert_eq!(links("mac", &synced), "mac can not have 2 symbolic links, which were left out: a/link, ...");
         assert!(said(true).starts_with("compared ") && said(true).contains("10 would be written"));
     }
 }
