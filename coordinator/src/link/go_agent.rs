@@ -7,6 +7,7 @@
 //! What it does was read in, and tried with, golang.org/x/build at c0ee0fbd16a3; `docs/go-agents.md` tells
 //! users what differs.
 
+mod answer;
 mod archives;
 mod blocking;
 mod client;
@@ -14,11 +15,13 @@ mod command;
 mod compare;
 mod control;
 mod dialer;
+mod end;
 mod events;
 mod execution;
 mod files;
 mod held;
 mod listing;
+mod machine;
 mod push;
 mod sha1_cache;
 mod spool;
@@ -27,11 +30,13 @@ mod tar_out;
 mod wanted;
 
 pub use dialer::Pickups;
+pub use machine::Agent;
 pub use sha1_cache::Sha1Cache;
 
 use super::{Link, LinkError, LinkStream, Pieces};
-use client::{Client, End, SHORT, encoded};
+use client::{Client, SHORT, encoded};
 use dialer::Dialer;
+use end::End;
 use execution::NO_STDIN;
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -47,14 +52,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
-/// The oldest agent that Go's own coordinator takes.
-const LEAST_VERSION: u32 = 23;
 /// Dials announced and not yet written.
 const PATHS_READY: usize = 16;
-/// Between looks whether the agent still answers, and how often it may fail to in a row: its machine may
-/// have vanished without a word, which its channel would not tell.
-const HEARTBEAT: Duration = Duration::from_secs(30);
-const MOST_MISSED: u32 = 3;
 /// Time to empty a work directory.
 const WIPE: Duration = Duration::from_secs(300);
 /// The signal that ends a command for certain, the only one the agent can give.
@@ -72,18 +71,6 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     /// Where agents' connections are picked up.
     pub pickups: Arc<Pickups>,
-}
-
-/// What the agent that registered is.
-pub struct Agent {
-    /// The id of its rows.
-    pub buildlet_id: String,
-    /// Its machine.
-    pub hostname: String,
-    /// What it serves.
-    pub host_type: String,
-    /// It reached us through our own CONNECT, so its `HTTPS_PROXY` is us.
-    pub by_connect: bool,
 }
 
 /// See the module.
@@ -119,9 +106,9 @@ impl GoAgentLink {
             }
         });
         let client = Arc::new(Client::new(Dialer::new(around.pickups.clone(), paths), end.clone()));
-        match Self::describe_agent(&client, &agent).await {
+        match machine::describe(&client, &agent).await {
             Ok((description, has_modes)) => {
-                tokio::spawn(heartbeat(client.clone(), end.clone()));
+                tokio::spawn(machine::watch(client.clone(), end.clone()));
                 Ok(Arc::new(Self {
                     client,
                     end,
@@ -141,32 +128,6 @@ impl GoAgentLink {
         }
     }
 
-    async fn describe_agent(client: &Client, agent: &Agent) -> Result<(mote::BuildletDescription, bool), LinkError> {
-        let version = version(client).await?;
-        if version < LEAST_VERSION {
-            let text = format!("a Go agent of version {version}; at least {LEAST_VERSION} is needed");
-            return Err(refused(Status::failed_precondition(text)));
-        }
-        let greeting = client.get("/", SHORT).await?.text().await?;
-        let system = greeting.trim().strip_prefix("buildlet running on ").unwrap_or_default().to_owned();
-        let has_modes = !system.starts_with("windows-") && !system.starts_with("plan9-");
-        let description = mote::BuildletDescription {
-            buildlet_id: agent.buildlet_id.clone(),
-            hostname: agent.hostname.clone(),
-            host_type: agent.host_type.clone(),
-            version: format!("go {version}"),
-            protocol_version: 1,
-            lease_slots: 1,
-            sandbox: "none".to_owned(),
-            sandbox_reason: "Go agents have none".to_owned(),
-            // Trees are compared and sent by us.
-            reads_farm_store: true,
-            labels: [("go-system".to_owned(), system)].into(),
-            ..mote::BuildletDescription::default()
-        };
-        Ok((description, has_modes))
-    }
-
     /// Ends the contact, and with it all that runs. Answers what instance there was.
     pub fn end(&self, why: &str) -> Option<InstanceId> {
         self.end.because(why);
@@ -180,7 +141,7 @@ impl GoAgentLink {
 
     /// Whether the agent answers now.
     pub async fn answers(&self) -> bool {
-        version(&self.client).await.is_ok()
+        machine::version(&self.client).await.is_ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Held>>> {
@@ -223,37 +184,10 @@ impl GoAgentLink {
     }
 }
 
-async fn version(client: &Client) -> Result<u32, LinkError> {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct AgentStatus {
-        version: u32,
-    }
-    let text = client.get("/status", SHORT).await?.text().await?;
-    let status: Result<AgentStatus, _> = serde_json::from_str(&text);
-    status.map(|status| status.version).map_err(|error| LinkError::Lost(format!("its status can not be read: {error}")))
-}
-
-/// Ends the contact when the agent has not answered for a while.
-async fn heartbeat(client: Arc<Client>, end: Arc<End>) {
-    let mut missed = 0;
-    while missed < MOST_MISSED {
-        tokio::select! {
-            () = tokio::time::sleep(HEARTBEAT) => {}
-            () = end.wait() => return,
-        }
-        missed = match version(&client).await {
-            Ok(_) => 0,
-            Err(_) => missed + 1,
-        };
-    }
-    end.because("it does not answer any more");
-}
-
 #[tonic::async_trait]
 impl Link for Arc<GoAgentLink> {
     async fn describe(&self) -> Result<mote::BuildletDescription, LinkError> {
-        version(&self.client).await?;
+        machine::version(&self.client).await?;
         Ok(self.description.clone())
     }
 

@@ -3,7 +3,8 @@
 //! The agent knows no ids and keeps nothing, so what an execution is, is here: it ends, as lost, with the
 //! connection it runs over, and with this process.
 
-use super::client::{Answer, Client, Next};
+use super::answer::{Answer, Next};
+use super::client::Client;
 use super::command::{self, Ended, PROCESS_STATE};
 use super::spool::Spool;
 use crate::link::LinkError;

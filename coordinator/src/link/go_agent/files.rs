@@ -1,7 +1,8 @@
 //! Single files of a Go agent: written, read, listed, removed.
 
+use super::answer::Next;
 use super::archives::single_file;
-use super::client::{Client, LONG, Next, SHORT, encoded};
+use super::client::{Client, LONG, SHORT, encoded};
 use super::listing::Lines;
 use super::{blocking, refused};
 use crate::link::{LinkError, LinkStream, Pieces};

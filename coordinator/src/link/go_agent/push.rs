@@ -4,7 +4,8 @@
 //! from the store. Unlike a buildlet's, its files are written in place: a sync that is cut off may leave one
 //! torn, which the next finds.
 
-use super::client::{LONG, Next, encoded};
+use super::answer::Next;
+use super::client::{LONG, encoded};
 use super::compare::{self, Difference, There};
 use super::files::removed;
 use super::listing::Lines;
