@@ -203,7 +203,7 @@ fn an_instance_is_shared_and_unshared() {
     let mote = farm.create();
     farm.mote_as(&bob, &["ping", &mote.name]).run().fails(1);
     farm.mote(["share", &mote.name, "bob"]).ok();
-    farm.mote(["share", &mote.name, "nobody"]).run().fails(1).says(&["no user"]);
+    farm.mote(["share", &mote.name, "no-such-user"]).run().fails(1).says(&["no user"]);
     assert!(farm.mote_as(&bob, &["list"]).ok().out().contains(&mote.name), "it is listed");
     assert_eq!(farm.mote_as(&bob, &["run", "--quiet", &mote.name, "/bin/echo", "together"]).ok().out(), "together");
     farm.mote_as(&bob, &["destroy", &mote.name]).run().fails(1).says(&["you may use it"]);
