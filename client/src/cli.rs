@@ -4,12 +4,14 @@ mod admin;
 mod exec;
 mod files;
 mod lease;
+mod ssh;
 mod values;
 
 pub(crate) use admin::{Admin, Invite, JoinTerms, JoinToken, Token, User};
 pub(crate) use exec::{Attach, Cancel, Logs, Run};
 pub(crate) use files::{Get, Gettar, Ls, Push, Put, Putbootstrap, Puttar, Rm, Snapshot, SnapshotVerb};
 pub(crate) use lease::{Create, Destroy, Group, GroupVerb, List, Ping, Renew};
+pub(crate) use ssh::{Ssh, SshCert, SshConfig};
 pub(crate) use values::go_bool;
 
 use clap::{Args, Parser, Subcommand};
@@ -88,6 +90,9 @@ pub(crate) enum Verb {
     Attach(Attach),
     Logs(Logs),
     Cancel(Cancel),
+    Ssh(Ssh),
+    SshConfig(SshConfig),
+    SshCert(SshCert),
     #[command(subcommand)]
     Admin(Admin),
     Completions(Completions),

@@ -22,6 +22,8 @@ mod renew;
 mod rm;
 mod run;
 mod snapshot;
+mod ssh;
+mod ssh_config;
 
 pub(crate) use pages::{completions, man};
 
@@ -88,6 +90,9 @@ pub(crate) async fn act(context: &Context, verb: Verb) -> Result<ExitStatus, Err
         Verb::Attach(attach) => attach::act(context, attach).await,
         Verb::Logs(logs) => logs::act(context, logs).await,
         Verb::Cancel(cancel) => cancel::act(context, cancel).await,
+        Verb::Ssh(flags) => ssh::act(context, flags).await,
+        Verb::SshConfig(flags) => ssh_config::act(context, flags).await,
+        Verb::SshCert(flags) => ssh::certify(context, flags).await,
         Verb::Admin(admin) => admin::act(context, admin).await,
         Verb::Completions(flags) => completions(context.printer, flags.shell),
         Verb::Man(flags) => man(context.printer, flags.dir.as_deref()),

@@ -22,6 +22,9 @@ pub enum Command {
     /// Look after the content store. The coordinator must not be running.
     #[command(subcommand)]
     Cas(CasCommand),
+    /// Look after the keys of the ssh gateway.
+    #[command(subcommand)]
+    Ssh(SshCommand),
 }
 
 /// What both need.
@@ -43,6 +46,14 @@ pub struct Setup {
 pub enum CasCommand {
     /// Read every blob and check it against its digest. Exits 1 if one is wrong.
     Verify(Setup),
+}
+
+/// `ssh`.
+#[derive(Debug, Subcommand)]
+pub enum SshCommand {
+    /// Replace the key that signs users' certificates. Certificates by the old one stay good for as long as they
+    /// would have been. Takes effect at the coordinator's next start.
+    RotateCa(Setup),
 }
 
 #[cfg(test)]

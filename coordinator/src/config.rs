@@ -2,8 +2,10 @@
 //! strings, tested without a process.
 
 mod fetch;
+mod ssh;
 
 pub use fetch::{Fetch, FetchFile, has_credentials};
+pub use ssh::{DEFAULT_SSH_LISTEN, Ssh, SshFile};
 
 use motefarm_core::HostType;
 use motefarm_core::lease::LeaseTerms;
@@ -75,6 +77,8 @@ pub struct File {
     pub cas: CasFile,
     /// What may be fetched for users.
     pub fetch: FetchFile,
+    /// The gateway to instances.
+    pub ssh: SshFile,
 }
 
 /// `[leases]`, and the overrides in a host type.
@@ -230,6 +234,8 @@ pub struct Config {
     pub cas_max_bytes: u64,
     /// What may be fetched for users.
     pub fetch: Fetch,
+    /// The gateway to instances.
+    pub ssh: Ssh,
     /// Hash of the farm's CA; filled in at start.
     pub ca_hash: String,
 }
@@ -334,6 +340,7 @@ impl File {
             });
         }
         Ok(Config {
+            ssh: self.ssh.resolve(&listen)?,
             listen,
             data_dir: flags.data_dir.or(self.data_dir).unwrap_or(default_data_dir),
             advertised: self.advertise.unwrap_or_default(),
@@ -390,6 +397,7 @@ impl Config {
             format!("leases: {}, grace {}", terms(&self.leases.terms), format_duration(self.leases.grace)),
             format!("queue: {}, connections: {}", self.limits.queue, self.limits.connections),
             format!("content store: {} bytes", self.cas_max_bytes),
+            self.ssh.describe(),
         ];
         lines.extend(
             self.host_types.iter().map(|(name, t)| format!("host type {name}: {}; {:?}", terms(&t.terms), t.limits)),

@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::gomote::{self, Gomote};
 use crate::grpc;
-use crate::identity::{Identity, Role, Rule, rule};
+use crate::identity::{Identity, Role, Rule, ShownToken, rule};
 use crate::peer::Peer;
 use crate::provider::join::{Hello, Joins};
 use axum::Router;
@@ -71,11 +71,12 @@ async fn authorise(State(edge): State<Edge>, mut request: Request, next: Next) -
         Rule::Admin => Role::Admin,
     };
     let refusal = match identify(&edge, request.headers().get(header::AUTHORIZATION).cloned(), peer).await {
-        Ok(identity) if needed == Role::User || identity.role == Role::Admin => {
+        Ok((identity, shown)) if needed == Role::User || identity.role == Role::Admin => {
+            request.extensions_mut().insert(shown);
             request.extensions_mut().insert(identity);
             return next.run(request).await;
         }
-        Ok(identity) => Status::permission_denied(format!("{} is no admin of this farm", identity.user)),
+        Ok((identity, _)) => Status::permission_denied(format!("{} is no admin of this farm", identity.user)),
         Err(status) => status,
     };
     if is_grpc {
@@ -94,11 +95,15 @@ fn own_user(edge: &Edge) -> Identity {
     Identity { user: edge.own_user.clone(), role: Role::Admin }
 }
 
-async fn identify(edge: &Edge, authorization: Option<HeaderValue>, peer: Option<Peer>) -> Result<Identity, Status> {
+async fn identify(
+    edge: &Edge,
+    authorization: Option<HeaderValue>,
+    peer: Option<Peer>,
+) -> Result<(Identity, ShownToken), Status> {
     let Some(value) = authorization else {
         // Without a token only the farm's own user in the clear on loopback is known, by its socket.
         return match peer {
-            Some(Peer { own_user_in_clear: true, .. }) => Ok(own_user(edge)),
+            Some(Peer { own_user_in_clear: true, .. }) => Ok((own_user(edge), ShownToken::default())),
             _ => Err(Status::unauthenticated("no token; `mote login` or a profile supplies one")),
         };
     };
@@ -107,10 +112,10 @@ async fn identify(edge: &Edge, authorization: Option<HeaderValue>, peer: Option<
     let unknown = || Status::unauthenticated("the token is not valid here: unknown, expired or revoked");
     let token = token.ok_or_else(unknown)?;
     if edge.gomote.tokens.knows(&token, edge.app.now()) {
-        return Ok(own_user(edge));
+        return Ok((own_user(edge), ShownToken::default()));
     }
     match edge.app.store.identify(&token.hash(), edge.app.now()).await {
-        Ok(identity) => identity.ok_or_else(unknown),
+        Ok(identity) => Ok((identity.ok_or_else(unknown)?, ShownToken(Some(token.hash())))),
         Err(error) => Err(crate::farm::FarmError::from(error).into()),
     }
 }

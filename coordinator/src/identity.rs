@@ -1,6 +1,7 @@
 //! Who calls, and what each call asks of them. The one place where calls are authorised.
 
 use motefarm_core::name::UserName;
+use motefarm_net::token::SecretHash;
 
 /// What a user may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,10 @@ impl Identity {
         self.user == *owner || self.role == Role::Admin
     }
 }
+
+/// The token a caller showed, by its hash; none for the farm's own user, known by a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ShownToken(pub Option<SecretHash>);
 
 /// What a path asks of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,6 +18,7 @@ pub mod provider;
 pub mod registry;
 pub mod run;
 pub mod serve;
+pub mod ssh;
 pub mod store;
 
 pub use run::main_impl;

@@ -104,7 +104,9 @@ fn instance_words(verb: &Verb) -> Words {
         Verb::Attach(attach) => Words::all(attach.target.as_slice()),
         Verb::Logs(logs) => Words::all(logs.target.as_slice()),
         Verb::Cancel(cancel) => Words::all(&cancel.targets),
-        Verb::List(_) | Verb::Admin(_) | Verb::Completions(_) | Verb::Man(_) => Words::all(&[]),
+        Verb::Ssh(ssh) => Words::first(ssh.words.first().map(text)),
+        Verb::SshCert(cert) => Words::all(std::slice::from_ref(&cert.instance)),
+        Verb::SshConfig(_) | Verb::List(_) | Verb::Admin(_) | Verb::Completions(_) | Verb::Man(_) => Words::all(&[]),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The only mapping from the farm's errors to gRPC codes.
 
 use crate::farm::FarmError;
-use crate::identity::Identity;
+use crate::identity::{Identity, ShownToken};
 use crate::link::LinkError;
 use crate::store::StoreError;
 use motefarm_cas::batch::BatchError;
@@ -42,6 +42,11 @@ impl From<FarmError> for Status {
 /// The caller, as the authorising layer found out.
 pub(crate) fn caller<T>(request: &Request<T>) -> Result<Identity, Status> {
     request.extensions().get::<Identity>().cloned().ok_or_else(|| Status::unauthenticated("no identity"))
+}
+
+/// The token the caller showed, if any.
+pub(crate) fn shown_token<T>(request: &Request<T>) -> ShownToken {
+    request.extensions().get::<ShownToken>().copied().unwrap_or_default()
 }
 
 /// An upload's failure: the sender's fault, or a store that is full or broken.
