@@ -49,14 +49,16 @@ pub(crate) async fn act(context: &Context, flags: cli::Ssh) -> Result<ExitStatus
     if !flags.no_reuse
         && let Some(socket) = control_socket(&context.settings.dirs.cache)
     {
-        let path = OsString::from("ControlPath=").into_string().unwrap_or_default() + &socket.to_string_lossy();
+        let path = format!("ControlPath=\"{}\"", socket.display());
         ssh.args(["-o", "ControlMaster=auto", "-o", PERSIST, "-o", &path]);
     }
     for option in &flags.options {
         ssh.arg("-o").arg(option);
     }
     for (flag, places) in [("-L", &flags.local), ("-R", &flags.remote), ("-D", &flags.dynamic)] {
-        places.iter().for_each(|place| drop(ssh.arg(flag).arg(place)));
+        for place in places {
+            ssh.arg(flag).arg(place);
+        }
     }
     ssh.args(flags.no_command.then_some("-N")).args(flags.terminal.then_some("-t"));
     ssh.arg("-l").arg(&instance).arg("--").arg(&gateway.host).args(command);

@@ -3,7 +3,7 @@
 use super::backlog::Backlog;
 use super::certificate::Grant;
 use super::inbound::Inbound;
-use super::relay::{self, Ended};
+use super::relay::{self, Ended, Kind};
 use crate::app::App;
 use crate::farm::session::{self, Setting};
 use crate::farm::usage::Usage;
@@ -185,7 +185,7 @@ async fn run(
         Ok(opened) => opened,
         Err(error) => return Err(client.explain(&error).await),
     };
-    match relay::run(inbound, out, opened, &client.backlog, |exit| tell_exit(handle, out, exit)).await {
+    match relay::run(inbound, out, opened, &client.backlog, Kind::Process, |exit| tell_exit(handle, out, exit)).await {
         Ended::Whole | Ended::ClientLeft => Ok(()),
         Ended::Broken(error) => Err(client.explain(&error).await),
     }

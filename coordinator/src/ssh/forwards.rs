@@ -3,7 +3,7 @@
 
 use super::channel::Client;
 use super::inbound::Inbound;
-use super::relay;
+use super::relay::{self, Kind};
 use crate::farm::FarmError;
 use crate::farm::session::{self, OpenSession, Setting, message};
 use bytes::{Bytes, BytesMut};
@@ -60,7 +60,7 @@ async fn pass(client: &Client, mut inbound: Inbound, out: ChannelWriteHalf<Msg>,
     let passing = async {
         if relay::write(&out, None, first, &client.backlog).await.is_ok() {
             let _ = opened.input.send(message(Input::Window(taken))).await;
-            relay::run(&mut inbound, &out, opened, &client.backlog, |_| std::future::ready(())).await;
+            relay::run(&mut inbound, &out, opened, &client.backlog, Kind::Connection, |_| std::future::ready(())).await;
         }
     };
     tokio::select! {

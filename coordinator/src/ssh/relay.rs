@@ -15,10 +15,22 @@ use motefarm_proto::mote::{SessionEof, SessionExit, SessionInput, SessionOutput}
 use russh::server::Msg;
 use russh::{ChannelMsg, ChannelWriteHalf};
 use std::collections::VecDeque;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
+/// For a connection to take what its client sent before it closed.
+const LINGER: Duration = Duration::from_secs(30);
 /// Largest piece given to the ssh library at once: its packets are no larger.
 const PIECE_BYTES: usize = 32 * 1024;
+
+/// What is at the other end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A process, of whose end the client must hear before its output's: it closes the channel then.
+    Process,
+    /// A connection. Each way ends by itself, and what was sent before the channel was closed arrives.
+    Connection,
+}
 
 /// How a relay ended.
 pub(super) enum Ended {
@@ -30,31 +42,40 @@ pub(super) enum Ended {
     Broken(FarmError),
 }
 
-/// Runs to the end of either side. `tell_exit` passes on how the process ended.
+/// Runs to the end of either side. `tell_exit` passes on how a process ended.
 pub(super) async fn run<F: Future<Output = ()>>(
     inbound: &mut Inbound,
     out: &ChannelWriteHalf<Msg>,
     opened: OpenSession,
     backlog: &Backlog,
+    kind: Kind,
     tell_exit: impl Fn(SessionExit) -> F,
 ) -> Ended {
     let OpenSession { input, output, window } = opened;
     let room = Window::new(window);
+    let mut outward = std::pin::pin!(outward(output, out, &room, &input, backlog, kind, tell_exit));
     tokio::select! {
-        ended = outward(output, out, &room, &input, backlog, tell_exit) => ended,
-        () = inward(inbound, &room, &input) => Ended::ClientLeft,
+        ended = &mut outward => return ended,
+        () = inward(inbound, &room, &input, kind == Kind::Connection) => {}
+    }
+    match kind {
+        Kind::Process => Ended::ClientLeft,
+        Kind::Connection => tokio::time::timeout(LINGER, outward).await.unwrap_or(Ended::ClientLeft),
     }
 }
 
-/// What the client sends; ends when it closes the channel.
-async fn inward(inbound: &mut Inbound, room: &Window, input: &mpsc::Sender<SessionInput>) {
+/// What the client sends; ends when it closes the channel, having passed on what came before if `whole`.
+async fn inward(inbound: &mut Inbound, room: &Window, input: &mpsc::Sender<SessionInput>, whole: bool) {
     // Counted in the backlog until there is room for it at the other end.
     let mut waiting: VecDeque<Bytes> = VecDeque::new();
-    let mut eof = false;
+    let (mut eof, mut closed) = (false, false);
     loop {
+        if closed && waiting.is_empty() {
+            return;
+        }
         let wanted = waiting.front().map_or(0, Bytes::len);
         let say = tokio::select! {
-            heard = inbound.next() => match heard {
+            heard = inbound.next(), if !closed => match heard {
                 Some(ChannelMsg::Data { data }) if !eof => {
                     waiting.push_back(data);
                     continue;
@@ -62,6 +83,13 @@ async fn inward(inbound: &mut Inbound, room: &Window, input: &mpsc::Sender<Sessi
                 Some(ChannelMsg::Data { data }) => {
                     inbound.taken(data.len());
                     continue;
+                }
+                Some(ChannelMsg::Close) if whole && !closed => {
+                    closed = true;
+                    if std::mem::replace(&mut eof, true) || !waiting.is_empty() {
+                        continue;
+                    }
+                    Input::Eof(SessionEof {})
                 }
                 Some(ChannelMsg::Eof) => {
                     eof = true;
@@ -107,9 +135,14 @@ async fn outward<F: Future<Output = ()>>(
     room: &Window,
     input: &mpsc::Sender<SessionInput>,
     backlog: &Backlog,
+    kind: Kind,
     tell_exit: impl Fn(SessionExit) -> F,
 ) -> Ended {
+    let (mut may_end, mut ended) = (kind == Kind::Connection, false);
     loop {
+        if may_end && std::mem::take(&mut ended) {
+            let _ = out.eof().await;
+        }
         let said = match output.next().await {
             Some(Ok(said)) => said.output,
             Some(Err(error)) => return Ended::Broken(error.into()),
@@ -124,10 +157,11 @@ async fn outward<F: Future<Output = ()>>(
             }
             Some(Output::Exit(exit)) => {
                 tell_exit(exit).await;
+                may_end = true;
                 continue;
             }
             Some(Output::Eof(_)) => {
-                let _ = out.eof().await;
+                ended = true;
                 continue;
             }
             Some(Output::Started(_)) | None => continue,

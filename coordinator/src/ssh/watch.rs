@@ -7,7 +7,8 @@ use crate::farm::ssh::admit;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often all of it is looked at. Instances' changes are looked at as they come.
+/// How often all of it is looked at, or more often where leases are short. Instances' changes are looked at
+/// as they come.
 const LOOK: Duration = Duration::from_secs(5);
 /// Changes closer together than this are looked at once.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -54,7 +55,7 @@ async fn look(client: &Client) -> String {
             Err(error) => return error.to_string(),
         }
         tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(LOOK.min(client.instance.terms.coalesce_window())) => {}
             _ = changes.changed() => tokio::time::sleep(PAUSE).await,
         }
     }

@@ -16,6 +16,7 @@ mod link;
 mod page;
 mod push;
 mod sandbox;
+mod ssh;
 mod tidy;
 
 use motefarm_tests::farm::Builder;
