@@ -6,6 +6,7 @@
 mod files;
 mod incoming;
 mod outgoing;
+mod sessions;
 mod status;
 mod tar_stream;
 
@@ -107,6 +108,7 @@ impl Buildlet for Service {
     type GetTarStream = BoxStream<TarChunk>;
     type GetFileStream = BoxStream<FileChunk>;
     type ListDirStream = BoxStream<DirListing>;
+    type OpenSessionStream = BoxStream<SessionOutput>;
 
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<BuildletDescription>, Status> {
         Ok(Response::new(self.agent.describe()))
@@ -371,5 +373,12 @@ impl Buildlet for Service {
         request: Request<BuildletRemovePathsRequest>,
     ) -> Result<Response<RemovePathsResponse>, Status> {
         Ok(Response::new(self.remove(request.into_inner()).await?))
+    }
+
+    async fn open_session(
+        &self,
+        request: Request<Streaming<SessionInput>>,
+    ) -> Result<Response<Self::OpenSessionStream>, Status> {
+        Ok(Response::new(self.session(request.into_inner()).await?))
     }
 }

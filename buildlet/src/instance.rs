@@ -14,6 +14,7 @@ use crate::keeper_client::{self, Connection};
 use crate::layout::instance;
 use crate::program::Program;
 use crate::sandbox::Sandbox;
+use crate::session::Threads;
 use motefarm_core::clock::Timestamp;
 use motefarm_core::lease::LeaseTerms;
 use motefarm_core::{Clock as _, ExecId, InstanceId, SystemClock};
@@ -54,6 +55,8 @@ pub(crate) struct Instance {
     /// Shared by what needs the instance to stay; taken whole by its end.
     pub(crate) life: tokio::sync::RwLock<()>,
     starting: Mutex<HashMap<ExecId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Of its sessions.
+    pub(crate) session_threads: Threads,
     /// One sync at a time a destination.
     pub(crate) syncing: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -151,6 +154,7 @@ impl Instance {
             keeper: tokio::sync::Mutex::default(),
             life: tokio::sync::RwLock::default(),
             starting: Mutex::default(),
+            session_threads: Threads::default(),
             syncing: Mutex::default(),
         })
     }

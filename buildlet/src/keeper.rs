@@ -9,6 +9,8 @@
 
 mod arguments;
 mod reaper;
+mod sessions;
+mod terminal;
 
 pub(crate) use arguments::Arguments;
 
@@ -22,6 +24,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{ForkResult, fork};
+use sessions::Sessions;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -60,6 +63,7 @@ struct Keeper {
     listener: OwnedFd,
     signals: SignalFd,
     deadline: Deadline,
+    sessions: Sessions,
 }
 
 /// When the instance ends if nobody says otherwise.
@@ -114,31 +118,35 @@ impl Keeper {
         io::stdout().flush()?;
         nix::unistd::dup2_stdout(&nothing)?;
         let deadline = Deadline { ends_at: arguments.ends_at, idle: None, last_busy: SystemClock.now() };
-        Ok(Self { deadline, arguments, listener, signals })
+        Ok(Self { deadline, arguments, listener, signals, sessions: Sessions::default() })
     }
 
     fn run(mut self) -> io::Result<()> {
         loop {
             let now = SystemClock.now();
-            let left = self.deadline.at(now, reaper::reap_ended()).since(now);
+            let busy = reaper::reap_ended(|status| self.sessions.note_end(status));
+            let left = self.deadline.at(now, busy).since(now);
             if left.is_zero() {
                 note("the instance's deadline passed and nobody renewed it");
                 return self.end();
             }
-            let nap = left.min(LONGEST_NAP).as_millis() + 1;
-            let mut fds = [
+            let nap = left.min(LONGEST_NAP).min(self.sessions.nap()).as_millis() + 1;
+            let mut fds = vec![
                 PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             ];
+            fds.extend(self.sessions.watched());
             match poll(&mut fds, PollTimeout::try_from(nap).unwrap_or(PollTimeout::MAX)) {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            let (asked, signalled) = (fds[0].any() == Some(true), fds[1].any() == Some(true));
+            let ready: Vec<bool> = fds.iter().map(|fd| fd.any() == Some(true)).collect();
+            let (asked, signalled) = (ready[0], ready[1]);
             if signalled {
                 // What ended is reaped at the loop's head.
                 while let Ok(Some(_)) = self.signals.read_signal() {}
             }
+            self.sessions.serve(&ready[2..]);
             if asked && self.serve_waiting()? == Next::End {
                 return self.end();
             }
@@ -146,8 +154,8 @@ impl Keeper {
     }
 
     fn serve_waiting(&mut self) -> io::Result<Next> {
-        while let Some(mut stream) = wire::accept(self.listener.as_fd())? {
-            match self.serve_one(&mut stream) {
+        while let Some(stream) = wire::accept(self.listener.as_fd())? {
+            match self.serve_one(stream) {
                 Ok(Next::GoOn) => {}
                 Ok(Next::End) => return Ok(Next::End),
                 // The asker's trouble, such as its own death halfway.
@@ -157,8 +165,8 @@ impl Keeper {
         Ok(Next::GoOn)
     }
 
-    fn serve_one(&mut self, stream: &mut UnixStream) -> io::Result<Next> {
-        let (request, descriptors) = wire::receive::<KeeperRequest>(stream)?;
+    fn serve_one(&mut self, mut stream: UnixStream) -> io::Result<Next> {
+        let (request, descriptors) = wire::receive::<KeeperRequest>(&mut stream)?;
         let mut answer = KeeperReply { version: KEEPER_PROTOCOL_VERSION, ..Default::default() };
         let mut next = Next::GoOn;
         match request.request {
@@ -171,15 +179,19 @@ impl Keeper {
             Some(Request::End(_)) => next = Next::End,
             Some(Request::Start(_)) => match <[OwnedFd; 2]>::try_from(descriptors) {
                 Ok([dir, control]) => {
-                    if let Err(error) = self.start_execution(dir, control, stream) {
+                    if let Err(error) = self.start_execution(dir, control, &stream) {
                         answer.error = error.to_string();
                     }
                 }
                 Err(other) => answer.error = format!("a start needs 2 descriptors and came with {}", other.len()),
             },
+            Some(Request::Session(asked)) => {
+                self.sessions.open(&asked, descriptors, &self.arguments.limits, stream, answer)?;
+                return Ok(Next::GoOn);
+            }
             None => answer.unsupported = true,
         }
-        wire::reply(stream, &answer)?;
+        wire::reply(&mut stream, &answer)?;
         Ok(next)
     }
 
@@ -198,6 +210,7 @@ impl Keeper {
                 close_in_child(self.listener.as_fd());
                 close_in_child(self.signals.as_fd());
                 close_in_child(asker.as_fd());
+                self.sessions.close_in_child();
                 supervisor::main(dir, control, claim, &self.arguments.limits)
             }
             Err(error) => {

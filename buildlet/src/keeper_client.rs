@@ -8,7 +8,9 @@ use motefarm_core::{ExecId, InstanceId};
 use motefarm_net::unix;
 use motefarm_proto::KEEPER_PROTOCOL_VERSION;
 use motefarm_proto::mote::keeper_request::Request;
-use motefarm_proto::mote::{KeeperDeadline, KeeperEnd, KeeperPing, KeeperReply, KeeperRequest, KeeperStart};
+use motefarm_proto::mote::{
+    KeeperDeadline, KeeperEnd, KeeperPing, KeeperReply, KeeperRequest, KeeperSession, KeeperStart,
+};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs::File;
 use std::io;
@@ -109,10 +111,24 @@ impl Connection {
     async fn ask(mut self, request: Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let request = KeeperRequest { version: KEEPER_PROTOCOL_VERSION, request: Some(request) };
         let reply: KeeperReply = bounded(PATIENCE, wire::ask(&mut self.0, &request, descriptors)).await?;
-        if reply.unsupported {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "the instance's keeper is too old for this"));
-        }
-        if reply.error.is_empty() { Ok(()) } else { Err(io::Error::other(reply.error)) }
+        check(reply)
+    }
+
+    /// Starts a session's process, with its ends or a terminal, whose other end is answered. The
+    /// connection is the session's from then on.
+    pub(crate) async fn open_session(
+        mut self,
+        asked: KeeperSession,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<(UnixStream, Vec<OwnedFd>)> {
+        let request = KeeperRequest { version: KEEPER_PROTOCOL_VERSION, request: Some(Request::Session(asked)) };
+        let (reply, descriptors) = bounded(PATIENCE, async {
+            wire::send(&mut self.0, &request, descriptors).await?;
+            wire::await_message::<KeeperReply>(&self.0).await
+        })
+        .await?;
+        check(reply)?;
+        Ok((self.0, descriptors))
     }
 
     /// Requests are served in order: once this is answered, every earlier one was.
@@ -154,6 +170,14 @@ impl Connection {
         })
         .await
     }
+}
+
+/// What a keeper answered, as a result.
+fn check(reply: KeeperReply) -> io::Result<()> {
+    if reply.unsupported {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "the instance's keeper is too old for this"));
+    }
+    if reply.error.is_empty() { Ok(()) } else { Err(io::Error::other(reply.error)) }
 }
 
 /// `work` within `patience`.

@@ -1,10 +1,12 @@
 //! The agent on a machine of the farm: instances' directories and sandboxes, the processes in them,
-//! and what they write. One program in three roles: the buildlet, the keeper of an instance, and
-//! the supervisor of an execution (forked by the keeper). ARCHITECTURE.md says who outlives whom.
+//! and what they write. One program in several roles: the buildlet, the keeper of an instance, the
+//! supervisor of an execution (forked by the keeper), and small servers inside an instance.
+//! ARCHITECTURE.md says who outlives whom.
 //!
 //! **Absent on purpose:** users, who owns a lease, why an instance exists.
 
 mod agent;
+mod applet;
 mod archive;
 mod claim;
 mod cli;
@@ -25,6 +27,7 @@ mod layout;
 mod proc_tree;
 mod program;
 mod sandbox;
+mod session;
 mod spool;
 mod staging;
 mod supervisor;
@@ -45,8 +48,12 @@ pub fn main_impl() -> ExitCode {
     close_inherited();
     let mut arguments = std::env::args();
     // Before anything else: the keeper forks, so it must stay small and have one thread.
-    if arguments.nth(1).as_deref() == Some(keeper::ROLE) {
+    let first = arguments.nth(1).unwrap_or_default();
+    if first == keeper::ROLE {
         return keeper::main(arguments);
+    }
+    if let Some(code) = applet::run(&first, arguments) {
+        return code;
     }
     let cli = cli::Cli::parse();
     let filter = EnvFilter::try_from_env("MOTE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));

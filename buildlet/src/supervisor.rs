@@ -17,7 +17,7 @@ mod pace;
 pub(crate) mod place;
 mod pumping;
 mod settling;
-mod spawn;
+pub(crate) mod spawn;
 mod stdin;
 mod waiting;
 
@@ -44,6 +44,7 @@ use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 use stdin::Stdin;
@@ -175,13 +176,16 @@ impl Supervisor {
         let spawned = program.and_then(|program| {
             spawn::spawn(spawn::Command {
                 program: &program,
-                args: &spec.args,
+                args: std::iter::once(program.as_os_str().as_bytes())
+                    .chain(spec.args.iter().map(String::as_bytes))
+                    .collect(),
                 env: &given.env,
                 dir: &run_dir,
                 limits,
                 stdin: stdin_end,
                 stdout: stdout_end,
                 stderr: stderr_end,
+                terminal: false,
             })
         });
         let started_at = SystemClock.now();

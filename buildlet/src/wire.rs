@@ -5,17 +5,17 @@
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, recvmsg, sendmsg};
 use prost::Message;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+use tokio::io::{AsyncWriteExt as _, Interest};
 
 /// Largest message: a piece of stdin and its envelope.
 pub(crate) const MOST_MESSAGE_BYTES: usize = 512 * 1024;
 /// How long a keeper or supervisor waits for the rest of a request, or to get rid of a reply.
 const PEER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Most descriptors with one request.
-const MOST_DESCRIPTORS: usize = 2;
+/// Most descriptors with one message.
+const MOST_DESCRIPTORS: usize = 3;
 
 /// Accepts a connection that is waiting; `None` if there is none after all.
 pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<UnixStream>> {
@@ -36,23 +36,7 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<UnixStream>>
 /// Reads a request and its descriptors.
 pub(crate) fn receive<M: Message + Default>(stream: &mut UnixStream) -> io::Result<(M, Vec<OwnedFd>)> {
     let mut length = [0; 4];
-    let mut descriptors = Vec::new();
-    let got = {
-        let mut space = nix::cmsg_space!([std::os::fd::RawFd; MOST_DESCRIPTORS]);
-        let mut parts = [IoSliceMut::new(&mut length)];
-        let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
-        for control in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(raw) = control {
-                #[expect(unsafe_code, reason = "received descriptors come as numbers")]
-                // SAFETY: the kernel just made these descriptors for us; nobody else owns them.
-                descriptors.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-            }
-        }
-        message.bytes
-    };
-    if got == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
+    let (got, descriptors) = receive_start(stream.as_raw_fd(), &mut length)?;
     stream.read_exact(&mut length[got..])?;
     let mut body = vec![0; checked_length(length)?];
     stream.read_exact(&mut body)?;
@@ -60,9 +44,38 @@ pub(crate) fn receive<M: Message + Default>(stream: &mut UnixStream) -> io::Resu
     Ok((message, descriptors))
 }
 
+/// Reads the first bytes of a message, and the descriptors that travel with them.
+fn receive_start(stream: RawFd, start: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut descriptors = Vec::new();
+    let mut space = nix::cmsg_space!([RawFd; MOST_DESCRIPTORS]);
+    let mut parts = [IoSliceMut::new(start)];
+    let message = recvmsg::<()>(stream, &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = control {
+            #[expect(unsafe_code, reason = "received descriptors come as numbers")]
+            // SAFETY: the kernel just made these descriptors for us; nobody else owns them.
+            descriptors.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    if message.bytes == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok((message.bytes, descriptors)) }
+}
+
 /// Writes a reply.
 pub(crate) fn reply(stream: &mut UnixStream, message: &impl Message) -> io::Result<()> {
     stream.write_all(&encode(message)?)
+}
+
+/// Writes a reply with a descriptor.
+pub(crate) fn reply_with(
+    stream: &mut UnixStream,
+    message: &impl Message,
+    descriptor: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let bytes = encode(message)?;
+    let raw = [descriptor.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let sent = sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(&bytes)], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    stream.write_all(&bytes[sent..])
 }
 
 /// Sends a request with descriptors and awaits the reply. The caller bounds the wait. Not
@@ -72,6 +85,17 @@ pub(crate) async fn ask<Q: Message, R: Message + Default>(
     request: &Q,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<R> {
+    send(stream, request, descriptors).await?;
+    let (reply, _) = await_message(stream).await?;
+    Ok(reply)
+}
+
+/// Sends a message with descriptors.
+pub(crate) async fn send(
+    stream: &mut tokio::net::UnixStream,
+    request: &impl Message,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let bytes = encode(request)?;
     let sent = if descriptors.is_empty() {
         0
@@ -85,15 +109,38 @@ pub(crate) async fn ask<Q: Message, R: Message + Default>(
             })
             .await?
     };
-    stream.write_all(&bytes[sent..]).await?;
-    let mut length = [0; 4];
-    stream.read_exact(&mut length).await?;
-    let mut body = vec![0; checked_length(length)?];
-    stream.read_exact(&mut body).await?;
-    R::decode(body.as_slice()).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    stream.write_all(&bytes[sent..]).await
 }
 
-fn encode(message: &impl Message) -> io::Result<Vec<u8>> {
+/// Awaits a message and its descriptors. Not cancellation safe: half of it may have been read.
+pub(crate) async fn await_message<R: Message + Default>(
+    stream: &tokio::net::UnixStream,
+) -> io::Result<(R, Vec<OwnedFd>)> {
+    let mut length = [0; 4];
+    let raw = stream.as_raw_fd();
+    let (got, descriptors) = stream.async_io(Interest::READABLE, || receive_start(raw, &mut length)).await?;
+    read_exact(stream, &mut length[got..]).await?;
+    let mut body = vec![0; checked_length(length)?];
+    read_exact(stream, &mut body).await?;
+    let message = R::decode(body.as_slice()).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    Ok((message, descriptors))
+}
+
+/// As of `AsyncReadExt`, for a stream that somebody else writes to.
+async fn read_exact(stream: &tokio::net::UnixStream, mut left: &mut [u8]) -> io::Result<()> {
+    while !left.is_empty() {
+        stream.readable().await?;
+        match stream.try_read(left) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => left = &mut left[read..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn encode(message: &impl Message) -> io::Result<Vec<u8>> {
     let length = message.encoded_len();
     let prefix = u32::try_from(length).ok().filter(|_| length <= MOST_MESSAGE_BYTES).ok_or_else(too_long)?;
     let mut bytes = Vec::with_capacity(4 + length);

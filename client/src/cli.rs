@@ -5,6 +5,7 @@ mod admin;
 mod exec;
 mod files;
 mod lease;
+mod ssh;
 mod values;
 
 pub(crate) use access::{Auth, AuthVerb, Login, Logout, Share, Unshare, Whoami};
@@ -12,6 +13,7 @@ pub(crate) use admin::{Admin, Audit, Invite, JoinTerms, JoinToken, Token, User};
 pub(crate) use exec::{Attach, Cancel, Logs, Run};
 pub(crate) use files::{Get, Gettar, Ls, Push, Put, Putbootstrap, Puttar, Rm, Snapshot, SnapshotVerb};
 pub(crate) use lease::{Create, Destroy, Group, GroupVerb, List, Ping, Renew};
+pub(crate) use ssh::{Ssh, SshCert, SshConfig};
 pub(crate) use values::go_bool;
 
 use clap::{Args, Parser, Subcommand};
@@ -96,6 +98,9 @@ pub(crate) enum Verb {
     Logout(Logout),
     Whoami(Whoami),
     Auth(Auth),
+    Ssh(Ssh),
+    SshConfig(SshConfig),
+    SshCert(SshCert),
     #[command(subcommand)]
     Admin(Admin),
     Completions(Completions),

@@ -25,6 +25,8 @@ mod rm;
 mod run;
 mod share;
 mod snapshot;
+mod ssh;
+mod ssh_config;
 mod whoami;
 
 pub(crate) use login::act as login;
@@ -98,6 +100,9 @@ pub(crate) async fn act(context: &Context, verb: Verb) -> Result<ExitStatus, Err
         Verb::Unshare(flags) => share::unshare(context, flags).await,
         Verb::Whoami(_) => whoami::whoami(context).await,
         Verb::Auth(auth) => whoami::auth(context, &auth.verb),
+        Verb::Ssh(flags) => ssh::act(context, flags).await,
+        Verb::SshConfig(flags) => ssh_config::act(context, flags).await,
+        Verb::SshCert(flags) => ssh::certify(context, flags).await,
         Verb::Admin(admin) => admin::act(context, admin).await,
         Verb::Completions(flags) => completions(context.printer, flags.shell),
         Verb::Man(flags) => man(context.printer, flags.dir.as_deref()),

@@ -51,5 +51,5 @@ pub(crate) fn settings(cli: &Cli, env: impl Fn(&str) -> Option<OsString>) -> Res
         ));
     }
     let (place, warnings) = Place::resolve(named, &cli.global, &dirs, env)?;
-    Ok(Some(Settings { place: connection::Place::Direct(place), dirs, warnings }))
+    Ok(Some(Settings { place: connection::Place::Direct(place), profile: None, dirs, warnings }))
 }

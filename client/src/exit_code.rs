@@ -27,6 +27,8 @@ On several instances mote run and mote attach end with
     1  at least one did not
   255  at least one of the reasons for 255 above
 
+Exit codes of mote ssh are ssh's: the command's own, and 255 where there was no connection; 2 is ours too.
+
 With --json the last line on stdout says for certain which it was.";
 
 /// How the program ends.

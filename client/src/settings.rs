@@ -17,6 +17,8 @@ pub(crate) const DEFAULT_FARM: &str = "local";
 pub(crate) struct Settings {
     /// Whom to talk to.
     pub(crate) place: Place,
+    /// The file that says it, if one did.
+    pub(crate) profile: Option<PathBuf>,
     /// Where to keep things.
     pub(crate) dirs: Dirs,
     /// What the user should know about his files.
@@ -34,16 +36,18 @@ impl Settings {
         let ca_pem = ca_file.as_deref().map(read_ca).transpose()?;
         if let (Some(server), Some(token), Some(ca_pem)) = (&server, &token, &ca_pem) {
             let place = Place::Farm { address: server.clone(), ca_pem: ca_pem.clone(), token: token.clone() };
-            return Ok(Self { place, dirs, warnings: Vec::new() });
+            return Ok(Self { place, profile: None, dirs, warnings: Vec::new() });
         }
-        let loaded = match &global.profile {
-            Some(file) => Profile::load(file)?,
+        let (loaded, file) = match &global.profile {
+            Some(file) => (Profile::load(file)?, file.clone()),
             None => {
                 let farm = named_farm(global, &env)?.unwrap_or_else(|| DEFAULT_FARM.to_owned());
-                Profile::load(&dirs.profile(&farm)).map_err(|error| match error {
+                let file = dirs.profile(&farm);
+                let loaded = Profile::load(&file).map_err(|error| match error {
                     ProfileError::Missing(path) => Error::no_profile(path, &farm),
                     other => other.into(),
-                })?
+                })?;
+                (loaded, file)
             }
         };
         let Profile { server: own_server, ca_pem: own_ca, token: own_token, .. } = loaded.profile;
@@ -52,7 +56,7 @@ impl Settings {
             ca_pem: ca_pem.unwrap_or(own_ca),
             token: token.unwrap_or(own_token),
         };
-        Ok(Self { place, dirs, warnings: loaded.warning.into_iter().collect() })
+        Ok(Self { place, profile: Some(file), dirs, warnings: loaded.warning.into_iter().collect() })
     }
 }
 

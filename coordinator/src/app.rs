@@ -4,11 +4,12 @@ use crate::config::Config;
 use crate::farm::bootstrap::Bootstraps;
 use crate::farm::snapshots::Kept;
 use crate::registry::Registry;
+use crate::ssh::Gateway;
 use crate::store::Store;
 use motefarm_cas::store::Store as Cas;
 use motefarm_core::{Clock, ExecId, InstanceId, Timestamp};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::{Notify, OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -39,6 +40,8 @@ pub struct App {
     pub wake_reaper: Notify,
     /// What keeps the trees of snapshots.
     pub kept: Kept,
+    /// The ssh gateway, once it serves.
+    pub ssh: OnceLock<Arc<Gateway>>,
     /// Bootstrap toolchains that were asked for.
     pub(crate) bootstraps: Bootstraps,
     /// What fetches for users, once it has been needed.
@@ -66,6 +69,7 @@ impl App {
             wake_allocator: Notify::new(),
             wake_reaper: Notify::new(),
             kept: Kept::default(),
+            ssh: OnceLock::new(),
             bootstraps: Bootstraps::default(),
             fetcher: OnceCell::new(),
             renewed_until: Mutex::default(),

@@ -29,6 +29,9 @@ pub enum Command {
     /// Look after users and tokens in the farm's own database: without a token, while the coordinator is
     /// stopped or while it runs. Whoever may write that file may do this.
     Admin(Admin),
+    /// Look after the keys of the ssh gateway.
+    #[command(subcommand)]
+    Ssh(SshCommand),
 }
 
 /// What both need.
@@ -50,6 +53,14 @@ pub struct Setup {
 pub enum CasCommand {
     /// Read every blob and check it against its digest. Exits 1 if one is wrong.
     Verify(Setup),
+}
+
+/// `ssh`.
+#[derive(Debug, Subcommand)]
+pub enum SshCommand {
+    /// Replace the key that signs users' certificates. Certificates by the old one stay good for as long as they
+    /// would have been. Takes effect at the coordinator's next start.
+    RotateCa(Setup),
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 
 mod fetch;
 mod oidc;
+mod ssh;
 
 pub use fetch::{Fetch, FetchFile, has_credentials};
 pub use oidc::{Oidc, OidcFile, RoleRule, RoleRuleFile, is_safe};
+pub use ssh::{DEFAULT_SSH_LISTEN, Ssh, SshFile};
 
 use motefarm_core::HostType;
 use motefarm_core::lease::LeaseTerms;
@@ -81,6 +83,8 @@ pub struct File {
     pub tls: Option<TlsFile>,
     /// Sign-in by OpenID Connect.
     pub oidc: Option<OidcFile>,
+    /// The gateway to instances.
+    pub ssh: SshFile,
 }
 
 /// `[tls]`.
@@ -262,6 +266,8 @@ pub struct Config {
     pub tls: Option<TlsFile>,
     /// Sign-in by OpenID Connect.
     pub oidc: Option<Oidc>,
+    /// The gateway to instances.
+    pub ssh: Ssh,
     /// Hash of the farm's CA; filled in at start.
     pub ca_hash: String,
 }
@@ -366,6 +372,7 @@ impl File {
             });
         }
         Ok(Config {
+            ssh: self.ssh.resolve(&listen)?,
             listen,
             data_dir: flags.data_dir.or(self.data_dir).unwrap_or(default_data_dir),
             advertised: self.advertise.unwrap_or_default(),
@@ -428,6 +435,7 @@ impl Config {
                 self.limits.instances_per_user, self.limits.executions_per_user, self.limits.upload_bytes_per_second
             ),
             format!("content store: {} bytes", self.cas_max_bytes),
+            self.ssh.describe(),
         ];
         lines.extend(
             self.host_types.iter().map(|(name, t)| format!("host type {name}: {}; {:?}", terms(&t.terms), t.limits)),

@@ -17,8 +17,10 @@ pub mod groups;
 pub mod info;
 pub mod reap;
 pub mod renew;
+pub mod session;
 pub mod share;
 pub mod snapshots;
+pub mod ssh;
 pub mod transfer;
 pub mod usage;
 

@@ -98,6 +98,7 @@ const METHODS: [(&str, Rule, &[&str]); 8] = [
             "ListGroups",
             "AddToGroup",
             "RemoveFromGroup",
+            "SignSshKey",
         ],
     ),
     ("mote.v1.Access", Rule::User, &["ShareInstance", "UnshareInstance", "RevokeOwnToken"]),

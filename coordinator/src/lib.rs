@@ -22,6 +22,7 @@ pub mod registry;
 pub mod run;
 pub mod serve;
 pub mod signed_in;
+pub mod ssh;
 pub mod store;
 pub mod tls_files;
 pub mod upload_rate;

@@ -101,4 +101,9 @@ pub trait Link: Send + Sync + 'static {
     async fn list_dir(&self, request: mote::BuildletListDirRequest) -> Result<LinkStream<mote::DirListing>, LinkError>;
     /// Removes files and directories; answers how many entries that were.
     async fn remove_paths(&self, request: mote::BuildletRemovePathsRequest) -> Result<u64, LinkError>;
+    /// Runs one process for as long as `input` lasts. The first input says which.
+    async fn open_session(
+        &self,
+        input: BoxStream<'static, mote::SessionInput>,
+    ) -> Result<LinkStream<mote::SessionOutput>, LinkError>;
 }

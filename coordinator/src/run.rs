@@ -1,10 +1,11 @@
 //! From the command line to a serving farm, and back down in order.
 
 use crate::app::App;
-use crate::cli::{AdminCommand, CasCommand, Cli, Command, Setup};
+use crate::cli::{AdminCommand, CasCommand, Cli, Command, Setup, SshCommand};
 use crate::config::{Config, ConfigError, File, Oidc, Overrides};
 use crate::farm::{allocate, reap::Reaper, snapshots};
 use crate::provider::{self, go_agent, local, statics::Static};
+use crate::ssh::{self, Gateway, SshAuthority};
 use crate::store::Store;
 use crate::{bootstrap, http, offline, serve, tls_files};
 use anyhow::Context as _;
@@ -30,6 +31,10 @@ pub fn main_impl() -> ExitCode {
     let cli = Cli::parse();
     start_logging();
     let result = match &cli.command {
+        Command::Ssh(SshCommand::RotateCa(setup)) => match resolve(setup) {
+            Ok(config) => rotate(&config),
+            Err(error) => return config_error(&error),
+        },
         Command::Serve(setup) => match resolve(setup) {
             Ok(config) => run(config),
             Err(error) => return config_error(&error),
@@ -120,6 +125,11 @@ fn administrate(config: &Config, command: &AdminCommand) -> anyhow::Result<()> {
     }
 }
 
+fn rotate(config: &Config) -> anyhow::Result<()> {
+    ssh::rotate(&config.data_dir.join("ssh"), SystemClock.now(), config.ssh.certificate_lifetime)?;
+    say("a new key signs ssh certificates from the coordinator's next start on; those of the old one stay good")
+}
+
 fn run(config: Config) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve_farm(config))
 }
@@ -130,6 +140,7 @@ async fn serve_farm(mut config: Config) -> anyhow::Result<()> {
     let listener =
         TcpListener::bind(&config.listen).await.with_context(|| format!("can not listen on {}", config.listen))?;
     let address = listener.local_addr()?;
+    let ssh_listener = ssh::listen(&config.ssh).await?;
     let cas = open_cas(&config)?;
     let authority = Authority::load_or_create(&data_dir.join("tls"))?;
     config.ca_hash = authority.ca_hash()?;
@@ -145,6 +156,10 @@ async fn serve_farm(mut config: Config) -> anyhow::Result<()> {
         None => None,
     };
     let tls = authority.server_config_beside(&names, operators.clone())?;
+    let gateway = match &ssh_listener {
+        Some(listener) => Some(open_gateway(&config, &names, listener)?),
+        None => None,
+    };
     let store = open_store(&data_dir.join("farm.db")).await?;
     store.all_lost().await?;
     let own_user =
@@ -158,6 +173,11 @@ async fn serve_farm(mut config: Config) -> anyhow::Result<()> {
     start_providers(&app)?;
     app.spawn(allocate::run(app.clone()));
     app.spawn(Reaper::default().run(app.clone()));
+    if let (Some(gateway), Some(listener)) = (gateway, ssh_listener) {
+        tracing::info!(address = %listener.local_addr()?, "the ssh gateway serves");
+        let _ = app.ssh.set(gateway.clone());
+        app.spawn(gateway.serve(app.clone(), listener));
+    }
     // Asked for in any case: without a listener it would end the program.
     let hangup = signal(SignalKind::hangup())?;
     if let Some(operators) = operators {
@@ -183,6 +203,19 @@ async fn serve_farm(mut config: Config) -> anyhow::Result<()> {
     }
     app.store.close().await;
     Ok(())
+}
+
+/// The gateway for a bound port. Its certificate has the names people know this machine by, for those who
+/// do not use `mote ssh`.
+fn open_gateway(config: &Config, names: &[String], listener: &TcpListener) -> anyhow::Result<Arc<Gateway>> {
+    let mut names: Vec<String> = names.to_vec();
+    names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
+    names.extend(config.ssh.advertise.iter().map(|(host, _)| host.clone()));
+    if let Ok((host, _)) = motefarm_net::dial::split_address(&config.advertised) {
+        names.push(host.to_owned());
+    }
+    let keys = SshAuthority::load_or_create(&config.data_dir.join("ssh"), &names, SystemClock.now())?;
+    Ok(Arc::new(Gateway::new(keys, &config.ssh, listener.local_addr()?)))
 }
 
 fn start_providers(app: &Arc<App>) -> anyhow::Result<()> {

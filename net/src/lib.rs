@@ -14,3 +14,4 @@ pub mod tls;
 pub mod token;
 #[cfg(unix)]
 pub mod unix;
+pub mod window;

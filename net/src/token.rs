@@ -9,6 +9,12 @@ use subtle::ConstantTimeEq as _;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SecretHash([u8; 32]);
 
+impl fmt::Debug for SecretHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretHash(..)")
+    }
+}
+
 impl SecretHash {
     /// Hashes a secret's text.
     pub fn of(secret: &str) -> Self {

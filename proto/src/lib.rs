@@ -32,13 +32,16 @@ pub mod reapi {
 
 /// Version of the buildlet protocol spoken here. History: 1, first form.
 pub const BUILDLET_PROTOCOL_VERSION: u32 = 1;
-/// Version of the keeper and supervisor protocol spoken here. History: 1, first form.
-pub const KEEPER_PROTOCOL_VERSION: u32 = 1;
+/// Version of the keeper and supervisor protocol spoken here. History: 1, first form; 2, sessions.
+pub const KEEPER_PROTOCOL_VERSION: u32 = 2;
 /// Largest gRPC message any of our servers and clients accept: 8 MiB, as REAPI peers expect.
 pub const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 /// Largest uncompressed content of one [`mote::BlobBatch`].
 pub const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Largest piece of output or archive in one message.
 pub const MAX_CHUNK_BYTES: usize = 256 * 1024;
+/// Bytes of a session's content that one side takes before it says more, either way: bounds what a reader
+/// who stands still can make us hold.
+pub const SESSION_WINDOW_BYTES: usize = 1024 * 1024;
 /// Most digests in one `FindMissing` question or one `missing` answer.
 pub const MAX_DIGESTS: usize = 100_000;

@@ -39,6 +39,7 @@ pub struct Builder {
     base: PathBuf,
     top: String,
     local: String,
+    ssh: String,
     sections: String,
     listen: Option<String>,
 }
@@ -61,6 +62,13 @@ impl Builder {
     /// Lease slots of the resident buildlet.
     pub fn slots(mut self, slots: u64) -> Self {
         self.local.push_str(&format!("slots = {slots}\n"));
+        self
+    }
+
+    /// More keys of the ssh gateway.
+    pub fn ssh(mut self, keys: &str) -> Self {
+        self.ssh.push_str(keys);
+        self.ssh.push('\n');
         self
     }
 
@@ -96,7 +104,10 @@ impl Builder {
             fs::create_dir(dir.join(name)).expect("a directory of the farm");
         }
         let program = self.programs.buildlet.display();
-        let config = format!("{}\n[local]\nprogram = '{program}'\n{}\n{}\n", self.top, self.local, self.sections);
+        // A port of its own: it must be the same after a restart.
+        let ssh = format!("[ssh]\nlisten = '{}'\n{}", free_port(), self.ssh);
+        let config =
+            format!("{}\n[local]\nprogram = '{program}'\n{}\n{ssh}\n{}\n", self.top, self.local, self.sections);
         fs::write(dir.join("coordinator.toml"), config).expect("the farm's configuration");
         TestFarm {
             programs: self.programs,
@@ -177,6 +188,7 @@ impl TestFarm {
             base: std::env::temp_dir(),
             top: String::new(),
             local: String::new(),
+            ssh: String::new(),
             sections: String::new(),
             listen: None,
         }

@@ -1,4 +1,4 @@
-//! Starting the command: fork, a session of its own, exec. Whatever fails in the child is told
+//! Starting a command: fork, a session of its own, exec. Whatever fails in the child is told
 //! through a pipe that a successful exec closes.
 
 use crate::supervisor::limits::Limits;
@@ -14,16 +14,19 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 /// Everything the child needs, made before the fork.
-pub(super) struct Command<'a> {
-    pub(super) program: &'a Path,
-    pub(super) args: &'a [String],
-    pub(super) env: &'a [String],
-    pub(super) dir: &'a str,
-    pub(super) limits: &'a Limits,
-    pub(super) stdin: OwnedFd,
-    pub(super) stdout: OwnedFd,
+pub(crate) struct Command<'a> {
+    pub(crate) program: &'a Path,
+    /// All of argv.
+    pub(crate) args: Vec<&'a [u8]>,
+    pub(crate) env: &'a [String],
+    pub(crate) dir: &'a str,
+    pub(crate) limits: &'a Limits,
+    pub(crate) stdin: OwnedFd,
+    pub(crate) stdout: OwnedFd,
     /// `None`: the same as stdout.
-    pub(super) stderr: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+    /// Whether stdin is a terminal that is to be the session's own.
+    pub(crate) terminal: bool,
 }
 
 /// What the child was about when it failed.
@@ -37,14 +40,11 @@ enum Step {
 }
 
 /// Starts it; the error is a sentence that names program and cause.
-pub(super) fn spawn(command: Command<'_>) -> Result<Pid, String> {
+pub(crate) fn spawn(command: Command<'_>) -> Result<Pid, String> {
     let c = |bytes: &[u8]| CString::new(bytes).map_err(|_| "a word of the command holds a NUL byte".to_owned());
     let program = c(command.program.as_os_str().as_bytes())?;
     let dir = c(command.dir.as_bytes())?;
-    let mut args = vec![program.clone()];
-    for arg in command.args {
-        args.push(c(arg.as_bytes())?);
-    }
+    let args = command.args.iter().map(|arg| c(arg)).collect::<Result<Vec<_>, _>>()?;
     let env = command.env.iter().map(|e| c(e.as_bytes())).collect::<Result<Vec<_>, _>>()?;
     let (told, tell) = pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("no pipe for the command: {e}"))?;
     #[expect(unsafe_code, reason = "a command needs a process, and what is set up between fork and exec")]
@@ -75,6 +75,9 @@ fn child(command: &Command<'_>, dir: &CString, program: &CString, args: &[CStrin
         setsid()?;
         // If the supervisor is killed, nobody reads the output and nobody can tell how it ended.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        if command.terminal {
+            rustix::process::ioctl_tiocsctty(&command.stdin).map_err(|e| Errno::from_raw(e.raw_os_error()))?;
+        }
         dup2_stdin(&command.stdin)?;
         dup2_stdout(&command.stdout)?;
         dup2_stderr(command.stderr.as_ref().unwrap_or(&command.stdout))?;

@@ -10,5 +10,6 @@ mod leased_by_use;
 mod output;
 mod processes;
 mod restarts;
+mod sessions;
 mod starting;
 mod trees;

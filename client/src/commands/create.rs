@@ -9,7 +9,7 @@ mod waiting;
 
 use crate::broadcast;
 use crate::cli;
-use crate::commands::{Context, group};
+use crate::commands::{Context, group, ssh, ssh_config};
 use crate::connection::{Farm, opened};
 use crate::error::Error;
 use crate::exit_code::ExitStatus;
@@ -95,6 +95,13 @@ pub(crate) async fn act(context: &Context, create: cli::Create) -> Result<ExitSt
         tell(printer, &instances, Vec::new())?;
         return Err(Error::Interrupted);
     };
+    if !instances.is_empty() {
+        if let Ok(keyring) = ssh::keyring(context) {
+            // Of an earlier instance of the name.
+            instances.iter().for_each(|instance| keyring.forget(&instance.name));
+        }
+        ssh_config::refresh(context, &farm).await;
+    }
     let mut errors: Vec<Error> = results.into_iter().filter_map(|(_, result)| result.err()).collect();
     if instances.is_empty()
         && let Some(name) = create.new_group.as_deref()

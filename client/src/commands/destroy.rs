@@ -2,7 +2,7 @@
 
 use crate::broadcast::{self, Done};
 use crate::cli;
-use crate::commands::{Context, group};
+use crate::commands::{Context, group, ssh, ssh_config};
 use crate::connection::Farm;
 use crate::error::Error;
 use crate::exit_code::ExitStatus;
@@ -29,10 +29,14 @@ pub(crate) async fn act(context: &Context, flags: cli::Destroy) -> Result<ExitSt
     let destroy = async |instance: &str| {
         let request = mote::DestroyInstanceRequest { instance: instance.to_owned() };
         farm.call(&format!("destroy {instance}"), async |mut c| c.destroy_instance(request.clone()).await).await?;
+        if let Ok(keyring) = ssh::keyring(context) {
+            keyring.forget(instance);
+        }
         printer.message(format_args!("destroyed {instance}"));
         Ok(Done {})
     };
     let results = broadcast::each(&instances, destroy).await;
+    ssh_config::refresh(context, &farm).await;
     let all_gone = results.iter().all(|(_, result)| result.is_ok());
     let status = broadcast::conclude(printer, results)?;
     // A group with survivors is still of use.

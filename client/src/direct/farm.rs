@@ -379,6 +379,10 @@ impl Farm for DirectFarm {
         Ok(Response::new(InstallBootstrapResponse { configured: false, result: None }))
     }
 
+    async fn sign_ssh_key(&self, _: Request<SignSshKeyRequest>) -> Answer<SignSshKeyResponse> {
+        Err(Status::failed_precondition("a buildlet that is addressed directly has no ssh gateway"))
+    }
+
     async fn create_snapshot(&self, _: Request<CreateSnapshotRequest>) -> Answer<SnapshotInfo> {
         no_snapshots()
     }

@@ -108,7 +108,9 @@ fn instance_words(verb: &Verb) -> Words {
         Verb::Share(_) | Verb::Unshare(_) | Verb::Login(_) | Verb::Logout(_) | Verb::Whoami(_) | Verb::Auth(_) => {
             Words::all(&[])
         }
-        Verb::List(_) | Verb::Admin(_) | Verb::Completions(_) | Verb::Man(_) => Words::all(&[]),
+        Verb::Ssh(ssh) => Words::first(ssh.words.first().map(text)),
+        Verb::SshCert(cert) => Words::all(std::slice::from_ref(&cert.instance)),
+        Verb::SshConfig(_) | Verb::List(_) | Verb::Admin(_) | Verb::Completions(_) | Verb::Man(_) => Words::all(&[]),
     }
 }
 

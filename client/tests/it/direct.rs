@@ -208,6 +208,7 @@ impl Service {
 
 #[tonic::async_trait]
 impl Buildlet for Service {
+    type OpenSessionStream = BoxStream<'static, Result<SessionOutput, Status>>;
     type WatchStream = BoxStream<'static, Result<BuildletReport, Status>>;
     type ExecuteStream = Events;
     type AttachExecStream = Events;
@@ -339,6 +340,10 @@ impl Buildlet for Service {
     }
 
     async fn remove_paths(&self, _: Request<BuildletRemovePathsRequest>) -> Answer<RemovePathsResponse> {
+        no()
+    }
+
+    async fn open_session(&self, _: Request<Streaming<SessionInput>>) -> Answer<Self::OpenSessionStream> {
         no()
     }
 }

@@ -5,8 +5,8 @@ use super::address::{Door, OBJECT, Source, source};
 use super::objects::ObjectError;
 use super::streams::{Listening, StreamOf, Wait, instance, is_leased};
 use super::{command, listing};
-use crate::farm::{FarmError, access, bootstrap, create, destroy, exec, fetch, files, info, renew};
-use crate::grpc::status::caller;
+use crate::farm::{FarmError, access, bootstrap, create, destroy, exec, fetch, files, info, renew, ssh};
+use crate::grpc::status::{caller, shown_token};
 use crate::identity::Identity;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -250,8 +250,12 @@ impl GomoteService for Service {
 
     async fn sign_ssh_key(&self, request: Request<gomote::SignSshKeyRequest>) -> Answer<gomote::SignSshKeyResponse> {
         let caller = self.caller_of(&request, &request.get_ref().gomote_id)?;
-        access::usable_instance(&self.0.app, &caller, &request.get_ref().gomote_id).await?;
-        Err(Status::failed_precondition("this farm has no ssh gateway configured"))
+        let token = shown_token(&request);
+        let request = request.into_inner();
+        let key = String::from_utf8_lossy(&request.public_ssh_key).into_owned();
+        let signed = ssh::sign(&self.0.app, &caller, token, &request.gomote_id, &key).await?;
+        let signed_public_ssh_key = format!("{}\n", signed.certificate).into_bytes().into();
+        Ok(Response::new(gomote::SignSshKeyResponse { signed_public_ssh_key }))
     }
 
     async fn upload_file(&self, request: Request<gomote::UploadFileRequest>) -> Answer<gomote::UploadFileResponse> {

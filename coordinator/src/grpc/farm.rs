@@ -2,12 +2,13 @@
 
 mod puts;
 
-use super::status::{caller, of_batch};
+use super::status::{caller, of_batch, shown_token};
 use crate::app::App;
 use crate::farm::{
-    FarmError, bootstrap, create, destroy, exec, fetch, files, groups, info, renew, snapshots, transfer,
+    FarmError, bootstrap, create, destroy, exec, fetch, files, groups, info, renew, snapshots, ssh, transfer,
 };
 use crate::signed_in::UsedToken;
+use crate::ssh::HOST_ALIAS;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use motefarm_cas::batch::{BatchError, BatchReceiver};
@@ -245,6 +246,23 @@ impl Farm for FarmService {
         let caller = caller(&request)?;
         snapshots::remove(&self.0, &caller, &request.get_ref().name).await?;
         Ok(Response::new(mote::RemoveSnapshotResponse {}))
+    }
+
+    async fn sign_ssh_key(&self, request: Request<mote::SignSshKeyRequest>) -> Answer<mote::SignSshKeyResponse> {
+        let (caller, token) = (caller(&request)?, shown_token(&request));
+        let request = request.into_inner();
+        let signed = ssh::sign(&self.0, &caller, token, &request.instance, &request.public_key).await?;
+        let host_authority = signed.gateway.authority.host_authority().map_err(|e| Status::internal(e.to_string()))?;
+        Ok(Response::new(mote::SignSshKeyResponse {
+            certificate: signed.certificate,
+            valid_until_ms: signed.valid_until.as_millis(),
+            gateway_host: signed.gateway.host.clone().unwrap_or_default(),
+            gateway_port: signed.gateway.port.into(),
+            host_authority,
+            host_alias: HOST_ALIAS.to_owned(),
+            instance_id: signed.instance.id.to_string(),
+            instance_name: signed.instance.name,
+        }))
     }
 
     async fn create_group(&self, request: Request<mote::CreateGroupRequest>) -> Answer<mote::CreateGroupResponse> {

@@ -3,9 +3,11 @@
 use crate::farm::FarmError;
 use crate::identity::Identity;
 use crate::link::LinkError;
+use crate::signed_in::UsedToken;
 use crate::store::StoreError;
 use motefarm_cas::batch::BatchError;
 use motefarm_cas::store::StoreError as CasError;
+use motefarm_net::token::SecretHash;
 use tonic::{Request, Status};
 
 impl From<FarmError> for Status {
@@ -42,6 +44,11 @@ impl From<FarmError> for Status {
 /// The caller, as the authorising layer found out.
 pub(crate) fn caller<T>(request: &Request<T>) -> Result<Identity, Status> {
     request.extensions().get::<Identity>().cloned().ok_or_else(|| Status::unauthenticated("no identity"))
+}
+
+/// The token of the database that the caller showed; none for the farm's own user, known by a socket.
+pub(crate) fn shown_token<T>(request: &Request<T>) -> Option<SecretHash> {
+    request.extensions().get::<UsedToken>().map(|used| used.0)
 }
 
 /// An upload's failure: the sender's fault, or a store that is full or broken.

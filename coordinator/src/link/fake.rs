@@ -1,7 +1,7 @@
 //! A buildlet that is not there, for tests: it remembers what it was asked and reports what it is told.
 
 use super::{Link, LinkError, LinkStream, Pieces};
-use futures_util::stream::StreamExt as _;
+use futures_util::stream::{BoxStream, StreamExt as _};
 use motefarm_cas::batch::BatchStream;
 use motefarm_core::{ExecId, InstanceId, Timestamp};
 use motefarm_proto::mote;
@@ -307,5 +307,35 @@ impl Link for FakeLink {
         let before = state.files.len();
         state.files.retain(|(of, path), _| *of != id || !request.paths.contains(path));
         Ok((before - state.files.len()) as u64)
+    }
+
+    /// A process that answers what it is sent, and ends well when nothing more comes.
+    async fn open_session(
+        &self,
+        mut input: BoxStream<'static, mote::SessionInput>,
+    ) -> Result<LinkStream<mote::SessionOutput>, LinkError> {
+        use mote::session_input::Input;
+        use mote::session_output::Output;
+        self.check()?;
+        let Some(Input::Start(start)) = input.next().await.and_then(|first| first.input) else {
+            return Err(LinkError::Refused(Box::new(Status::invalid_argument("field start: must come first"))));
+        };
+        if !self.lock().instances.contains_key(&instance(&start.instance_id)?) {
+            return Err(not_there(&start.instance_id));
+        }
+        let window = u64::try_from(motefarm_proto::SESSION_WINDOW_BYTES).unwrap_or(0);
+        let started = Output::Started(mote::SessionStarted { window });
+        let answers = futures_util::stream::unfold(Some(input), |input| async {
+            let mut input = input?;
+            loop {
+                match input.next().await?.input {
+                    Some(Input::Data(data)) => return Some((vec![Output::Stdout(data)], Some(input))),
+                    Some(Input::Eof(_)) => return Some((vec![Output::Exit(mote::SessionExit::default())], None)),
+                    _ => {}
+                }
+            }
+        });
+        let all = futures_util::stream::iter([vec![started]]).chain(answers).flat_map(futures_util::stream::iter);
+        Ok(all.map(|output| Ok(mote::SessionOutput { output: Some(output) })).boxed())
     }
 }

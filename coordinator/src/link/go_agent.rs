@@ -357,4 +357,13 @@ impl Link for Arc<GoAgentLink> {
         self.held(&request.instance_id)?;
         files::remove(&self.client, &request.paths).await
     }
+
+    /// The agent has no terminals and streams nothing in.
+    async fn open_session(
+        &self,
+        _: stream::BoxStream<'static, mote::SessionInput>,
+    ) -> Result<LinkStream<mote::SessionOutput>, LinkError> {
+        let text = "there is no ssh to a Go agent's machine; `mote run` works, and so do put, get and push";
+        Err(refused(Status::failed_precondition(text)))
+    }
 }

@@ -226,4 +226,11 @@ impl Link for GrpcLink {
     async fn remove_paths(&self, request: mote::BuildletRemovePathsRequest) -> Result<u64, LinkError> {
         Ok(within(BULK, self.bulk.clone().remove_paths(request)).await?.removed)
     }
+
+    async fn open_session(
+        &self,
+        input: BoxStream<'static, mote::SessionInput>,
+    ) -> Result<LinkStream<mote::SessionOutput>, LinkError> {
+        within(LONG, self.bulk.clone().open_session(Request::new(Feed(input)))).await.map(stream)
+    }
 }

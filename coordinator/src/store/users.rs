@@ -33,6 +33,15 @@ impl Store {
         }
     }
 
+    /// What a user may do; `None`: there is no such user.
+    pub async fn role_of(&self, name: &UserName) -> Result<Option<Role>, StoreError> {
+        let role: Option<String> = sqlx::query_scalar("SELECT role FROM users WHERE name = ?")
+            .bind(name.as_str())
+            .fetch_optional(&self.readers)
+            .await?;
+        role.map(|role| Role::from_word(&role).ok_or_else(|| damaged("users", "role", role))).transpose()
+    }
+
     /// Every user, by name.
     pub async fn users(&self) -> Result<Vec<UserRow>, StoreError> {
         let rows: Vec<(String, String, i64)> =

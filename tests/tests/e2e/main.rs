@@ -22,6 +22,7 @@ mod push;
 mod sandbox;
 mod secrets;
 mod security;
+mod ssh;
 mod tidy;
 
 use motefarm_tests::farm::Builder;

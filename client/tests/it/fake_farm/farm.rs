@@ -346,6 +346,10 @@ impl Farm for Service {
         Ok(Response::new(InstallBootstrapResponse { configured, result }))
     }
 
+    async fn sign_ssh_key(&self, _: Request<SignSshKeyRequest>) -> Result<Response<SignSshKeyResponse>, Status> {
+        Err(Status::failed_precondition("this farm has no ssh gateway configured"))
+    }
+
     async fn create_snapshot(&self, request: Request<CreateSnapshotRequest>) -> Result<Response<SnapshotInfo>, Status> {
         let request = request.into_inner();
         let made = SnapshotInfo {

@@ -299,7 +299,11 @@ fn older_clients_and_odd_questions_are_answered() {
         ""
     );
     let key = proto::SignSshKeyRequest { gomote_id: mote.name.clone(), public_ssh_key: Default::default() };
-    assert_eq!(rpc.wait(client(&rpc).sign_ssh_key(key)).unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(rpc.wait(client(&rpc).sign_ssh_key(key)).unwrap_err().code(), Code::InvalidArgument);
+    let public = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILO44hGPGZg30enxxu5VqAqK2NShsE3EnXKC5hZe3DPb someone\n";
+    let key = proto::SignSshKeyRequest { gomote_id: mote.name.clone(), public_ssh_key: public.into() };
+    let signed = rpc.wait(client(&rpc).sign_ssh_key(key)).expect("a certificate").into_inner().signed_public_ssh_key;
+    assert!(signed.starts_with(b"ssh-ed25519-cert-v01@openssh.com ") && signed.ends_with(b"\n"));
     let many = proto::RemoveFilesRequest {
         gomote_id: mote.name.clone(),
         paths: (0..12_000).map(|n| format!("d/none-{n}")).chain(["d".to_owned()]).collect(),
