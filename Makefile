@@ -41,7 +41,7 @@ install: $(PROGRAMS)/mote-coordinator ## install programs, units and examples (P
 	install -m 0644 deploy/sysusers.d/motefarm.conf $(libdir)/sysusers.d/
 	install -m 0644 deploy/tmpfiles.d/motefarm.conf $(libdir)/tmpfiles.d/
 	install -m 0644 deploy/examples/* $(docdir)/examples/
-	install -m 0644 docs/install.md docs/configuration.md LICENSE $(docdir)/
+	install -m 0644 docs/install.md docs/configuration.md docs/security.md LICENSE $(docdir)/
 
 uninstall: ## remove what install put there; configuration and data stay
 	rm -f $(addprefix $(bindir)/,$(programs)) $(addprefix $(libdir)/systemd/system/,$(units))

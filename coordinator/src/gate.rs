@@ -3,7 +3,7 @@
 //! Tokens are 256 random bits: nobody guesses one. This keeps somebody who tries all the same, or a
 //! program with an old token in a loop, from filling the database's time and the audit. Callers
 //! behind one address share its budget, so whoever was known here lately is not held up by others.
-//! Memory is bounded: beyond [`MOST`] entries the oldest knowledge goes. Time is handed in.
+//! Memory is bounded: beyond `MOST` entries the oldest knowledge goes. Time is handed in.
 
 use motefarm_core::Timestamp;
 use motefarm_net::token::SecretHash;

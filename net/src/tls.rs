@@ -5,9 +5,9 @@
 //! So a server certificate names its *role* besides the machine's names, and a caller that trusts
 //! this CA and no other accepts either. Server keys live in memory only: a fresh one each start.
 //!
-//! An operator may give a certificate of another CA besides ([`faces`]), for programs that know
+//! An operator may give a certificate of another CA besides (`faces`), for programs that know
 //! nothing of farms. Who knows the farm by its own CA says so in the handshake and sees its own
-//! certificate as before. [`trust`] is the caller's side.
+//! certificate as before. `trust` is the caller's side.
 
 mod faces;
 mod problem;
