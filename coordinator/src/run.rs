@@ -140,8 +140,8 @@ async fn serve_farm(mut config: Config) -> anyhow::Result<()> {
     let listener =
         TcpListener::bind(&config.listen).await.with_context(|| format!("can not listen on {}", config.listen))?;
     let address = listener.local_addr()?;
-    let ssh_listener = ssh::listen(&config.ssh).await?;
     let cas = open_cas(&config)?;
+    let ssh_listener = ssh::listen(&config.ssh).await?;
     let authority = Authority::load_or_create(&data_dir.join("tls"))?;
     config.ca_hash = authority.ca_hash()?;
     if config.advertised.is_empty() {

@@ -18,22 +18,22 @@ pub(crate) struct Ssh {
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     /// Forward a local port to a place as seen from the instance (repeatable)
-    #[arg(short = 'L', value_name = "PORT:HOST:PORT")]
+    #[arg(long = "local-forward", short = 'L', value_name = "PORT:HOST:PORT")]
     pub(crate) local: Vec<String>,
     /// Forward a loopback port of the instance's machine to a place as seen from here (repeatable)
-    #[arg(short = 'R', value_name = "PORT:HOST:PORT")]
+    #[arg(long = "remote-forward", short = 'R', value_name = "PORT:HOST:PORT")]
     pub(crate) remote: Vec<String>,
     /// A local SOCKS port that leads wherever the instance reaches (repeatable)
-    #[arg(short = 'D', value_name = "PORT")]
+    #[arg(long = "dynamic-forward", short = 'D', value_name = "PORT")]
     pub(crate) dynamic: Vec<String>,
     /// No command: forwards only
-    #[arg(short = 'N')]
+    #[arg(long, short = 'N')]
     pub(crate) no_command: bool,
     /// A terminal for a command too
-    #[arg(short = 't')]
+    #[arg(long, short = 't')]
     pub(crate) terminal: bool,
     /// An option of ssh, as in its configuration file (repeatable)
-    #[arg(short = 'o', value_name = "NAME=VALUE")]
+    #[arg(long = "option", short = 'o', value_name = "NAME=VALUE")]
     pub(crate) options: Vec<String>,
     /// A connection of its own instead of one that may stand already
     #[arg(long)]

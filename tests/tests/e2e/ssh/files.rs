@@ -65,7 +65,7 @@ fn rsync_sends_what_differs_and_git_pushes() {
     tree(&from);
     let by = format!("ssh -F {}", reached.config.display());
     let sync = || {
-        let rsync = reached.farm.program("rsync".as_ref()).args(["-a", "--delete", "--stats", "-e", &by]);
+        let rsync = reached.farm.program("rsync".as_ref()).args(["-a", "-c", "--delete", "--stats", "-e", &by]);
         rsync.arg(format!("{}/", from.display())).arg(format!("{}:synced/", reached.host())).ok().out()
     };
     sync();

@@ -44,9 +44,10 @@ fn mote_ssh_runs_a_command_over_a_connection_that_stands() {
     reached.farm.mote(["ssh", &name, "exit 9"]).run().fails(9);
     reached.farm.mote(["ssh", "--no-reuse", &name, "exit 8"]).run().fails(8);
     reached.farm.mote(["ssh", "nobody-linux-0", "true"]).run().fails(255).says(&["nobody-linux-0"]);
-    // The connection that stands is no process that outlives the test.
-    for process in processes::with_arg("[mux]") {
-        processes::kill9(process.pid);
+    // The connection that stands is asked to go: it is a process that outlives its calls.
+    for socket in std::fs::read_dir(reached.farm.dir().join("cache/ssh")).into_iter().flatten().flatten() {
+        let path = format!("ControlPath={}", socket.path().display());
+        reached.farm.program("ssh".as_ref()).args(["-F", "none", "-o", &path, "-O", "exit", "any"]).run();
     }
     reached.finish();
 }
