@@ -101,7 +101,7 @@ pub(super) async fn sync_tree(link: &GoAgentLink, sync: TreeSync) -> Result<Tree
     };
     if plan.dry_run {
         result.would_write = difference.files.iter().take(MOST_NAMED).map(|(path, ..)| path.clone().into()).collect();
-        result.would_delete = difference.remove.iter().take(MOST_NAMED).map(|path| path.clone().into()).collect();
+        result.would_delete = difference.remove.iter().take(MOST_NAMED).cloned().collect();
     } else {
         apply(link, &dest, difference).await?;
     }
