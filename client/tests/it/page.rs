@@ -38,7 +38,7 @@ fn one_instance() {
         ("mote create | grep linux-amd64", None),
         ("mote create linux-amd64", Some("alice-linux-amd64-0\n")),
         ("GOROOT=$PWD/goroot mote push alice-linux-amd64-0", Some("")),
-        ("mote ls alice-linux-amd64-0 | head -1", Some("drwxr-xr-x\tgo/\n")),
+        ("mote ls alice-linux-amd64-0 | sed -n 1p", Some("drwxr-xr-x\tgo/\n")),
         ("mote run alice-linux-amd64-0 go/src/make.bash", Some("Building Go toolchain\n")),
         ("mote list", Some("alice-linux-amd64-0\tlinux-amd64\tbox\texpires in 30m0s\n")),
         ("mote help", None),
