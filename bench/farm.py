@@ -59,8 +59,12 @@ class Farm:
         home.mkdir(mode=0o700)
         for name in ("home", "tmp", "config", "share", "cache"):
             (home / name).mkdir()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            gateway = probe.getsockname()[1]
         (home / "farm.toml").write_text(
             f'[local]\nprogram = "{programs}/mote-buildlet"\nhost_type = "{host_type()}"\nslots = {SLOTS}\n'
+            f'[ssh]\nlisten = "127.0.0.1:{gateway}"\n'
         )
         self._coordinator: subprocess.Popen | None = None
         try:

@@ -35,6 +35,7 @@ LogLevel ERROR
 MaxSessions {sessions}
 MaxStartups {sessions}
 SetEnv HOME={dir}/home
+Subsystem sftp internal-sftp
 """
 
 CLIENT = """\

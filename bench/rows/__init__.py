@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from line import Line
-from rows import gettar, idle, parallel, push, run, stream
+from rows import gettar, idle, parallel, push, run, ssh, stream
 from stage import Stage
 
 
@@ -34,6 +34,10 @@ ROWS = [
     Row("gettar.gzip", 3, gettar.gzip, ("tar", "gzip")),
     Row("par100", 3, parallel.hundred),
     Row("idle", 3, idle.instances),
+    Row("ssh.true", 40, ssh.true),
+    Row("ssh.scp", 3, ssh.scp),
+    Row("ssh.rsync", 5, ssh.rsync, ("rsync",)),
+    Row("ssh.idle", 2, ssh.idle),
 ]
 
 

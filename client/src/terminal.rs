@@ -40,9 +40,10 @@ pub(crate) fn ask_secret(question: &str) -> Result<String, Error> {
     let mut hidden = before.clone();
     // Byte by byte and without signals: Ctrl-C must not leave a terminal that shows nothing.
     hidden.local_modes -= LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
-    put(question)?;
     let restore = Restore(before);
     tcsetattr(io::stdin(), OptionalActions::Flush, &hidden).map_err(failed)?;
+    // Asked only now: whoever answers as soon as they are asked is neither shown nor flushed.
+    put(question)?;
     let mut typed = Vec::new();
     let mut stdin = io::stdin().lock();
     let mut byte = [0];

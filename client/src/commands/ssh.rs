@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::exit_code::ExitStatus;
 use crate::ssh::{Gateway, Keyring, no_openssh};
 use crate::targets;
+use motefarm_core::Digest;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,8 +15,10 @@ use std::process::Command;
 const SHAPE: &str = "mote ssh [INSTANCE] [COMMAND]...";
 /// How long a connection that nobody uses stands ready for the next call.
 const PERSIST: &str = "ControlPersist=60";
-/// A socket's address holds 107 bytes; ssh binds a name of 17 more, and its hash has 40.
-const MOST_SOCKET_DIR: usize = 107 - 17 - 40 - 1;
+/// A socket's address holds 107 bytes, and ssh binds a name of 17 more.
+const MOST_SOCKET: usize = 107 - 17;
+/// Characters of the hash that names a socket. ssh's own `%C` has 40, for which many a home is too deep.
+const SOCKET_NAME: usize = 16;
 
 /// The keyring of the farm that is meant.
 pub(super) fn keyring(context: &Context) -> Result<Keyring, Error> {
@@ -47,7 +50,7 @@ pub(crate) async fn act(context: &Context, flags: cli::Ssh) -> Result<ExitStatus
     let mut ssh = Command::new("ssh");
     ssh.args(options(&gateway, &key, &certificate, &keyring.known_hosts()));
     if !flags.no_reuse
-        && let Some(socket) = control_socket(&context.settings.dirs.cache)
+        && let Some(socket) = control_socket(&context.settings.dirs.cache, &gateway, &instance)
     {
         let path = format!("ControlPath=\"{}\"", socket.display());
         ssh.args(["-o", "ControlMaster=auto", "-o", PERSIST, "-o", &path]);
@@ -101,11 +104,13 @@ fn options(gateway: &Gateway, key: &Path, certificate: &Path, known_hosts: &Path
     set.into_iter().flat_map(|option| ["-o".to_owned(), option]).collect()
 }
 
-/// Where connections that stand are found, if the path fits.
-fn control_socket(cache: &Path) -> Option<PathBuf> {
+/// Where the connection to an instance is found while it stands, if the path fits.
+fn control_socket(cache: &Path, gateway: &Gateway, instance: &str) -> Option<PathBuf> {
     let dir = cache.join("ssh");
-    let fits = dir.as_os_str().len() <= MOST_SOCKET_DIR && !dir.to_string_lossy().contains(['%', '"']);
-    (fits && motefarm_net::private_file::create_dir(&dir).is_ok()).then(|| dir.join("%C"))
+    let whose = format!("{instance}@{}:{}", gateway.host, gateway.port);
+    let socket = dir.join(&Digest::of(whose.as_bytes()).hash_hex()[..SOCKET_NAME]);
+    let fits = socket.as_os_str().len() <= MOST_SOCKET && !dir.to_string_lossy().contains(['%', '"']);
+    (fits && motefarm_net::private_file::create_dir(&dir).is_ok()).then_some(socket)
 }
 
 /// Becomes ssh where the system can do that: its terminal and signals are ssh's from here on.
