@@ -93,8 +93,10 @@ fn a_shell_has_a_terminal_that_follows_its_window() {
         std::thread::sleep(std::time::Duration::from_millis(50));
         screen.lock().unwrap().contains("41 123")
     });
-    types.write_all(b"sleep 1000\n").unwrap();
-    until("sleep 1000");
+    // What speaks has the terminal: a Ctrl-C typed while the shell still starts it would be the shell's, as at any
+    // terminal.
+    types.write_all(b"sh -c 'echo sta''rted; exec sleep 1000'\n").unwrap();
+    until("started");
     types.write_all(b"\x03").unwrap();
     types.write_all(b"echo a''fter; exit 6\n").unwrap();
     until("after");
