@@ -10,12 +10,14 @@ mod authority;
 mod backlog;
 mod certificate;
 mod channel;
+mod client;
 mod connection;
 mod forwards;
 mod gateway;
 mod half_open;
 mod inbound;
 mod relay;
+mod signals;
 mod transport;
 mod watch;
 

@@ -12,9 +12,11 @@ mod groups;
 mod instances;
 mod known_tokens;
 mod leases;
+mod retention;
 mod shares;
 mod sign_ins;
 mod snapshots;
+mod steps;
 mod tokens;
 mod users;
 

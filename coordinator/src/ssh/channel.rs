@@ -1,27 +1,18 @@
 //! One session channel: what a client asks for on it, and the process that answers.
 
-use super::backlog::Backlog;
-use super::certificate::Grant;
+use super::client::Client;
 use super::inbound::Inbound;
 use super::relay::{self, Ended, Kind};
-use crate::app::App;
+use super::signals;
 use crate::farm::session::{self, Setting};
-use crate::farm::usage::Usage;
-use crate::farm::{FarmError, access};
-use crate::identity::Identity;
-use crate::store::InstanceRow;
 use motefarm_proto::mote::session_start::What;
 use motefarm_proto::mote::{
     SessionExit, SessionResize, SessionSftp, SessionShell, SessionTerminal, SessionTerminalMode,
 };
 use russh::server::{Handle, Msg};
-use russh::{ChannelId, ChannelMsg, ChannelWriteHalf, Sig};
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use russh::{ChannelId, ChannelMsg, ChannelWriteHalf};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 
 /// The subsystem there is.
 pub(super) const SFTP: &str = "sftp";
@@ -33,104 +24,6 @@ const REQUEST_PATIENCE: Duration = Duration::from_secs(120);
 const MOST_ENV: usize = 128;
 /// Extended data that is standard error (RFC 4254, section 5.2).
 pub(super) const STDERR: u32 = 1;
-
-/// Who has signed in on a connection: everything its channels share.
-pub(super) struct Client {
-    pub(super) app: Arc<App>,
-    pub(super) grant: Grant,
-    pub(super) identity: Identity,
-    /// As it was when they signed in.
-    pub(super) instance: InstanceRow,
-    pub(super) backlog: Arc<Backlog>,
-    from: SocketAddr,
-    channels: AtomicUsize,
-    /// Cancelled when nothing may go on; `why` says it.
-    pub(super) over: CancellationToken,
-    why: OnceLock<String>,
-    /// Cuts the connection.
-    pub(super) cut: CancellationToken,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Client {
-    #[expect(clippy::too_many_arguments, reason = "a connection's parts, put together once")]
-    pub(super) fn new(
-        app: &Arc<App>,
-        grant: Grant,
-        identity: Identity,
-        instance: InstanceRow,
-        backlog: Arc<Backlog>,
-        cut: CancellationToken,
-        from: SocketAddr,
-        permit: OwnedSemaphorePermit,
-    ) -> Self {
-        Self {
-            app: app.clone(),
-            grant,
-            identity,
-            instance,
-            backlog,
-            from,
-            channels: AtomicUsize::new(0),
-            over: CancellationToken::new(),
-            why: OnceLock::new(),
-            cut,
-            _permit: permit,
-        }
-    }
-
-    /// How many channels there are now.
-    pub(super) fn channels(&self) -> usize {
-        self.channels.load(Ordering::Relaxed)
-    }
-
-    /// Counts a channel until the guard goes.
-    pub(super) fn count(self: &Arc<Self>) -> Counted {
-        self.channels.fetch_add(1, Ordering::Relaxed);
-        Counted(self.clone())
-    }
-
-    /// Ends everything of this connection, for the reason given. The first reason is the one.
-    pub(super) fn end(&self, why: String) {
-        let _ = self.why.set(why);
-        self.over.cancel();
-    }
-
-    /// Waits for the end, and answers its reason.
-    pub(super) async fn ended(&self) -> String {
-        self.over.cancelled().await;
-        self.why.get().cloned().unwrap_or_default()
-    }
-
-    /// Begins to use the instance.
-    pub(super) async fn usage(&self) -> Result<Usage, FarmError> {
-        Usage::begin(&self.app, &self.identity, &self.instance.id.to_string()).await
-    }
-
-    /// Writes an audit row, in the background: nobody waits for it.
-    pub(super) fn audit(&self, action: &'static str, detail: &str) {
-        let (app, actor, name) = (self.app.clone(), self.identity.user.to_string(), self.instance.name.clone());
-        let detail = format!("{detail} from {}", self.from);
-        self.app.spawn(async move { app.audit(&actor, action, &name, &detail).await });
-    }
-
-    /// What to tell of an error: of an instance that has ended, why it has.
-    pub(super) async fn explain(&self, error: &FarmError) -> String {
-        match access::usable_instance(&self.app, &self.identity, &self.instance.id.to_string()).await {
-            Err(ended @ FarmError::Ended { .. }) => ended.to_string(),
-            _ => error.to_string(),
-        }
-    }
-}
-
-/// See [`Client::count`].
-pub(super) struct Counted(Arc<Client>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.channels.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// Serves a channel to its end.
 pub(super) async fn serve(client: Arc<Client>, mut inbound: Inbound, out: ChannelWriteHalf<Msg>, handle: Handle) {
@@ -238,84 +131,7 @@ async fn tell_exit(handle: &Handle, out: &ChannelWriteHalf<Msg>, exit: SessionEx
         let _ = out.exit_status(u32::try_from(exit.code).unwrap_or(EXIT_OURS)).await;
         return;
     }
-    let _ =
-        handle.exit_signal_request(id, signal_name(exit.signal), exit.core_dumped, String::new(), String::new()).await;
-}
-
-/// Signals by name and number, as Linux numbers them. RFC 4254, section 6.10, has the names.
-const SIGNALS: [(&str, i32); 16] = [
-    ("HUP", 1),
-    ("INT", 2),
-    ("QUIT", 3),
-    ("ILL", 4),
-    ("TRAP", 5),
-    ("ABRT", 6),
-    ("BUS", 7),
-    ("FPE", 8),
-    ("KILL", 9),
-    ("USR1", 10),
-    ("SEGV", 11),
-    ("USR2", 12),
-    ("PIPE", 13),
-    ("ALRM", 14),
-    ("TERM", 15),
-    ("XCPU", 24),
-];
-
-fn signal_name(number: i32) -> Sig {
-    let standard = [
-        (1, Sig::HUP),
-        (2, Sig::INT),
-        (3, Sig::QUIT),
-        (4, Sig::ILL),
-        (6, Sig::ABRT),
-        (8, Sig::FPE),
-        (9, Sig::KILL),
-        (10, Sig::USR1),
-        (11, Sig::SEGV),
-        (13, Sig::PIPE),
-        (14, Sig::ALRM),
-        (15, Sig::TERM),
-    ];
-    if let Some((_, name)) = standard.into_iter().find(|(known, _)| *known == number) {
-        return name;
-    }
-    let name = SIGNALS.iter().find(|(_, known)| *known == number).map(|(name, _)| (*name).to_owned());
-    // Names of one's own have an @, says the RFC.
-    Sig::Custom(name.map_or_else(|| format!("{number}@motefarm"), |name| format!("{name}@motefarm")))
-}
-
-/// The number of a signal a client names; `None`: there is no such signal.
-pub(super) fn signal_number(signal: &Sig) -> Option<i32> {
-    let name = match signal {
-        Sig::ABRT => "ABRT",
-        Sig::ALRM => "ALRM",
-        Sig::FPE => "FPE",
-        Sig::HUP => "HUP",
-        Sig::ILL => "ILL",
-        Sig::INT => "INT",
-        Sig::KILL => "KILL",
-        Sig::PIPE => "PIPE",
-        Sig::QUIT => "QUIT",
-        Sig::SEGV => "SEGV",
-        Sig::TERM => "TERM",
-        Sig::USR1 => "USR1",
-        Sig::Custom(name) => name.split('@').next().unwrap_or(name),
-    };
-    SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signals_have_one_name_each_way() {
-        for (name, number) in SIGNALS {
-            assert_eq!(signal_number(&signal_name(number)), Some(number), "{name}");
-            assert_eq!(signal_number(&Sig::Custom(name.to_owned())), Some(number), "{name}");
-        }
-        assert_eq!(signal_number(&Sig::Custom("NONE".to_owned())), None);
-        assert!(matches!(signal_name(99), Sig::Custom(name) if name == "99@motefarm"));
-    }
+    let _ = handle
+        .exit_signal_request(id, signals::name(exit.signal), exit.core_dumped, String::new(), String::new())
+        .await;
 }

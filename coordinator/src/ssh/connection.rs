@@ -2,7 +2,8 @@
 
 use super::backlog::Backlog;
 use super::certificate;
-use super::channel::{self, Client};
+use super::channel;
+use super::client::Client;
 use super::forwards::{self, Forwards};
 use super::gateway::Gateway;
 use super::half_open::Place;

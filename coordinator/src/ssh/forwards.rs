@@ -1,7 +1,7 @@
 //! Forwarded connections: -L and -D ask for one at a time, -R for a place to listen. All are made by
 //! processes of the instance, never from here.
 
-use super::channel::Client;
+use super::client::Client;
 use super::inbound::Inbound;
 use super::relay::{self, Kind};
 use crate::farm::FarmError;

@@ -1,8 +1,9 @@
 //! Bytes between a client's channel and a process, each way as fast as its reader takes them.
 
 use super::backlog::Backlog;
-use super::channel::{STDERR, resize, signal_number};
+use super::channel::{STDERR, resize};
 use super::inbound::Inbound;
+use super::signals;
 use crate::farm::FarmError;
 use crate::farm::session::{OpenSession, message};
 use crate::link::LinkStream;
@@ -98,7 +99,7 @@ async fn inward(inbound: &mut Inbound, room: &Window, input: &mpsc::Sender<Sessi
                 Some(ChannelMsg::WindowChange { col_width, row_height, pix_width, pix_height }) => {
                     Input::Resize(resize(col_width, row_height, pix_width, pix_height))
                 }
-                Some(ChannelMsg::Signal { signal }) => match signal_number(&signal) {
+                Some(ChannelMsg::Signal { signal }) => match signals::number(&signal) {
                     Some(number) => Input::Signal(number),
                     None => continue,
                 },

@@ -1,7 +1,7 @@
 //! Whether a signed-in client may go on: its token, its instance, the coordinator. Keeps the lease
 //! alive while a channel is open.
 
-use super::channel::Client;
+use super::client::Client;
 use crate::farm::renew;
 use crate::farm::ssh::admit;
 use std::sync::Arc;

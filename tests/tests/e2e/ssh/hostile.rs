@@ -105,3 +105,51 @@ fn a_client_that_never_reads_holds_up_only_itself() {
     wait::until_true("no file is kept open", seconds(20), || held(&reached).0 <= files);
     reached.finish();
 }
+
+/// A packet of the connection protocol, as `ssh -O proxy` takes and gives them: uncompressed, in the clear, unpadded.
+fn packet(kind: u8, fields: &[&[u8]]) -> Vec<u8> {
+    let payload: Vec<u8> = fields.concat();
+    let length = u32::try_from(payload.len() + 2).unwrap();
+    [&length.to_be_bytes(), &[0, kind], &payload[..]].concat()
+}
+
+#[test]
+fn channels_of_unknown_types_are_refused_and_the_connection_goes_on() {
+    const CHANNEL_OPEN: u8 = 90;
+    const OPEN_FAILURE: u8 = 92;
+    let Some(reached) = Reached::new() else { return };
+    let socket = format!("ControlPath={}/master", reached.farm.dir().display());
+    let master = reached.program("ssh").args(["-o", &socket, "-M", "-N"]).arg(reached.host()).spawn();
+    wait::until_true("a connection stands", seconds(20), || reached.farm.dir().join("master").exists());
+    let before = held(&reached).0;
+    // The master passes on what it is given, and keeps the encryption to itself.
+    let mut proxy = std::process::Command::new("ssh")
+        .env_clear()
+        .envs(reached.farm.env())
+        .args(["-o", &socket, "-O", "proxy", "any"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut asks, mut hears) = (proxy.stdin.take().unwrap(), proxy.stdout.take().unwrap());
+    let numbers = |numbers: &[u32]| numbers.iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<u8>>();
+    for (n, kind) in [&b"nonsense@example.org"[..], b"x11", b"auth-agent@openssh.com", &[0xff; 900]].iter().enumerate()
+    {
+        let length = u32::try_from(kind.len()).unwrap().to_be_bytes();
+        let ours = u32::try_from(n).unwrap();
+        asks.write_all(&packet(CHANNEL_OPEN, &[&length, kind, &numbers(&[ours, 1 << 20, 1 << 15])])).unwrap();
+        let mut head = [0; 6];
+        hears.read_exact(&mut head).unwrap();
+        let mut rest = vec![0; u32::from_be_bytes(head[..4].try_into().unwrap()) as usize - 2];
+        hears.read_exact(&mut rest).unwrap();
+        assert_eq!((head[5], &rest[..4]), (OPEN_FAILURE, &ours.to_be_bytes()[..]), "{}", kind.escape_ascii());
+    }
+    let ran = reached.farm.program("ssh".as_ref()).args(["-o", &socket, "any", "echo goes on"]).ok();
+    assert_eq!(ran.out(), "goes on");
+    wait::until_true("no file is kept open", seconds(10), || held(&reached).0 <= before);
+    drop((asks, hears));
+    proxy.wait().unwrap();
+    master.kill9();
+    drop(master);
+    reached.finish();
+}

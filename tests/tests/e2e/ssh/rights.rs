@@ -75,6 +75,28 @@ fn only_a_certificate_of_this_farm_for_this_instance_lets_in() {
 }
 
 #[test]
+fn a_key_that_only_an_agent_holds_is_signed_and_used() {
+    let Some(reached) = Reached::new() else { return };
+    let dir = reached.farm.dir().to_owned();
+    let (key, socket) = (dir.join("own"), dir.join("agent"));
+    let keygen = ["-q", "-t", "ed25519", "-N", "", "-f", key.to_str().unwrap()];
+    reached.farm.program("ssh-keygen".as_ref()).args(keygen).ok();
+    let agent = reached.farm.program("ssh-agent".as_ref()).arg("-D").arg("-a").arg(&socket).spawn();
+    wait::until_true("an agent is there", seconds(10), || socket.exists());
+    reached.farm.program("ssh-add".as_ref()).env("SSH_AUTH_SOCK", &socket).arg("-q").arg(&key).ok();
+    fs::remove_file(&key).unwrap();
+    let by_key = |agent: &Path| {
+        let words = ["ssh", "--no-reuse", "--key", "own.pub", &reached.instance.name, "echo in"];
+        reached.farm.mote(words).cwd(&dir).env("SSH_AUTH_SOCK", agent).run()
+    };
+    assert_eq!(by_key(&socket).ok().out(), "in");
+    by_key(&dir.join("nobody")).fails(255);
+    agent.kill9();
+    drop(agent);
+    reached.finish();
+}
+
+#[test]
 fn certificates_end_with_their_time_and_are_renewed_when_stale() {
     let Some(reached) = Reached::of(crate::farm().ssh("certificate_lifetime = '2s'")) else { return };
     let (name, key) = (reached.instance.name.clone(), reached.keys().join("id_ed25519"));
