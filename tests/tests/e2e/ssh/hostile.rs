@@ -5,6 +5,8 @@ use crate::seconds;
 use motefarm_tests::{Dice, wait};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// Open files and resident bytes of the coordinator.
 fn held(reached: &Reached) -> (usize, u64) {
@@ -106,50 +108,70 @@ fn a_client_that_never_reads_holds_up_only_itself() {
     reached.finish();
 }
 
-/// A packet of the connection protocol, as `ssh -O proxy` takes and gives them: uncompressed, in the clear, unpadded.
-fn packet(kind: u8, fields: &[&[u8]]) -> Vec<u8> {
-    let payload: Vec<u8> = fields.concat();
-    let length = u32::try_from(payload.len() + 2).unwrap();
-    [&length.to_be_bytes(), &[0, kind], &payload[..]].concat()
+/// A master of OpenSSH that passes on packets of the connection protocol as it is given them and keeps the encryption to
+/// itself (its `PROTOCOL.mux`, section 3).
+struct Proxy(UnixStream);
+
+impl Proxy {
+    const HELLO: u32 = 1;
+    const VERSION: u32 = 4;
+    const ASK_PROXY: u32 = 0x1000_000f;
+    const PROXY: u32 = 0x8000_000f;
+
+    fn open(socket: &Path) -> Self {
+        let stream = UnixStream::connect(socket).unwrap();
+        stream.set_read_timeout(Some(seconds(20))).unwrap();
+        let mut proxy = Self(stream);
+        proxy.send(&numbers(&[Self::HELLO, Self::VERSION]));
+        assert_eq!(proxy.receive()[..4], Self::HELLO.to_be_bytes());
+        proxy.send(&numbers(&[Self::ASK_PROXY, 0]));
+        assert_eq!(proxy.receive(), numbers(&[Self::PROXY, 0]));
+        proxy
+    }
+
+    fn send(&mut self, message: &[u8]) {
+        let length = u32::try_from(message.len()).unwrap();
+        self.0.write_all(&[&length.to_be_bytes(), message].concat()).unwrap();
+    }
+
+    fn receive(&mut self) -> Vec<u8> {
+        let mut length = [0; 4];
+        self.0.read_exact(&mut length).unwrap();
+        let mut message = vec![0; u32::from_be_bytes(length) as usize];
+        self.0.read_exact(&mut message).unwrap();
+        message
+    }
+}
+
+fn numbers(numbers: &[u32]) -> Vec<u8> {
+    numbers.iter().flat_map(|n| n.to_be_bytes()).collect()
 }
 
 #[test]
 fn channels_of_unknown_types_are_refused_and_the_connection_goes_on() {
-    const CHANNEL_OPEN: u8 = 90;
-    const OPEN_FAILURE: u8 = 92;
+    /// No padding, and the message's number.
+    const CHANNEL_OPEN: [u8; 2] = [0, 90];
+    const OPEN_FAILURE: [u8; 2] = [0, 92];
     let Some(reached) = Reached::new() else { return };
-    let socket = format!("ControlPath={}/master", reached.farm.dir().display());
-    let master = reached.program("ssh").args(["-o", &socket, "-M", "-N"]).arg(reached.host()).spawn();
-    wait::until_true("a connection stands", seconds(20), || reached.farm.dir().join("master").exists());
+    reached.ssh(&[], "true").ok();
     let before = held(&reached).0;
-    // The master passes on what it is given, and keeps the encryption to itself.
-    let mut proxy = std::process::Command::new("ssh")
-        .env_clear()
-        .envs(reached.farm.env())
-        .args(["-o", &socket, "-O", "proxy", "any"])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (mut asks, mut hears) = (proxy.stdin.take().unwrap(), proxy.stdout.take().unwrap());
-    let numbers = |numbers: &[u32]| numbers.iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<u8>>();
-    for (n, kind) in [&b"nonsense@example.org"[..], b"x11", b"auth-agent@openssh.com", &[0xff; 900]].iter().enumerate()
-    {
-        let length = u32::try_from(kind.len()).unwrap().to_be_bytes();
-        let ours = u32::try_from(n).unwrap();
-        asks.write_all(&packet(CHANNEL_OPEN, &[&length, kind, &numbers(&[ours, 1 << 20, 1 << 15])])).unwrap();
-        let mut head = [0; 6];
-        hears.read_exact(&mut head).unwrap();
-        let mut rest = vec![0; u32::from_be_bytes(head[..4].try_into().unwrap()) as usize - 2];
-        hears.read_exact(&mut rest).unwrap();
-        assert_eq!((head[5], &rest[..4]), (OPEN_FAILURE, &ours.to_be_bytes()[..]), "{}", kind.escape_ascii());
+    // The last one is known, and not served: it says where it comes from.
+    let x11 = [&numbers(&[9])[..], b"127.0.0.1", &numbers(&[6000])].concat();
+    let kinds = [(&b"nonsense@example.org"[..], &b""[..]), (&[b'x'; 900], b""), (b"x11", &x11)];
+    for (n, (kind, more)) in kinds.into_iter().enumerate() {
+        // A master for each: OpenSSH's own ends when a proxy leaves whose channel was refused.
+        let socket = reached.farm.dir().join(format!("master-{n}"));
+        let control = format!("ControlPath={}", socket.display());
+        let master = reached.program("ssh").args(["-o", &control, "-M", "-N"]).arg(reached.host()).spawn();
+        wait::until_true("a connection stands", seconds(20), || socket.exists());
+        let mut proxy = Proxy::open(&socket);
+        let length = numbers(&[u32::try_from(kind.len()).unwrap()]);
+        proxy.send(&[&CHANNEL_OPEN[..], &length, kind, &numbers(&[0, 1 << 20, 1 << 15]), more].concat());
+        assert_eq!(proxy.receive()[..2], OPEN_FAILURE, "{}", kind.escape_ascii());
+        let ran = reached.farm.program("ssh".as_ref()).args(["-o", &control, "any", "echo goes on"]).ok();
+        assert_eq!(ran.out(), "goes on");
+        master.kill9();
     }
-    let ran = reached.farm.program("ssh".as_ref()).args(["-o", &socket, "any", "echo goes on"]).ok();
-    assert_eq!(ran.out(), "goes on");
     wait::until_true("no file is kept open", seconds(10), || held(&reached).0 <= before);
-    drop((asks, hears));
-    proxy.wait().unwrap();
-    master.kill9();
-    drop(master);
     reached.finish();
 }
