@@ -109,6 +109,7 @@ impl Buildlet for Service {
     type GetFileStream = BoxStream<FileChunk>;
     type ListDirStream = BoxStream<DirListing>;
     type OpenSessionStream = BoxStream<SessionOutput>;
+    type RunActionStream = BoxStream<RunActionOutput>;
 
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<BuildletDescription>, Status> {
         Ok(Response::new(self.agent.describe()))
@@ -380,5 +381,12 @@ impl Buildlet for Service {
         request: Request<Streaming<SessionInput>>,
     ) -> Result<Response<Self::OpenSessionStream>, Status> {
         Ok(Response::new(self.session(request.into_inner()).await?))
+    }
+
+    async fn run_action(
+        &self,
+        _: Request<Streaming<RunActionInput>>,
+    ) -> Result<Response<Self::RunActionStream>, Status> {
+        Err(Status::unimplemented("this buildlet runs no actions"))
     }
 }

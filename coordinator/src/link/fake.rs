@@ -338,4 +338,13 @@ impl Link for FakeLink {
         let all = futures_util::stream::iter([vec![started]]).chain(answers).flat_map(futures_util::stream::iter);
         Ok(all.map(|output| Ok(mote::SessionOutput { output: Some(output) })).boxed())
     }
+
+    /// It describes itself as a buildlet without action slots.
+    async fn run_action(
+        &self,
+        _: BoxStream<'static, mote::RunActionInput>,
+    ) -> Result<LinkStream<mote::RunActionOutput>, LinkError> {
+        self.check()?;
+        Err(LinkError::Refused(Box::new(Status::resource_exhausted("no action slot is free"))))
+    }
 }
