@@ -27,6 +27,8 @@ pub mod reapi {
     pub use bazel_remote_apis::build::bazel::remote::execution::v2::*;
     pub use bazel_remote_apis::build::bazel::semver::SemVer;
     pub use bazel_remote_apis::google::bytestream;
+    pub use bazel_remote_apis::google::longrunning;
+    pub use bazel_remote_apis::google::protobuf;
     pub use bazel_remote_apis::google::rpc;
 }
 
