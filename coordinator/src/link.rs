@@ -106,4 +106,9 @@ pub trait Link: Send + Sync + 'static {
         &self,
         input: BoxStream<'static, mote::SessionInput>,
     ) -> Result<LinkStream<mote::SessionOutput>, LinkError>;
+    /// Runs one action for as long as `input` lasts. The first input says which.
+    async fn run_action(
+        &self,
+        input: BoxStream<'static, mote::RunActionInput>,
+    ) -> Result<LinkStream<mote::RunActionOutput>, LinkError>;
 }

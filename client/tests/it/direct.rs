@@ -209,6 +209,7 @@ impl Service {
 #[tonic::async_trait]
 impl Buildlet for Service {
     type OpenSessionStream = BoxStream<'static, Result<SessionOutput, Status>>;
+    type RunActionStream = BoxStream<'static, Result<RunActionOutput, Status>>;
     type WatchStream = BoxStream<'static, Result<BuildletReport, Status>>;
     type ExecuteStream = Events;
     type AttachExecStream = Events;
@@ -344,6 +345,10 @@ impl Buildlet for Service {
     }
 
     async fn open_session(&self, _: Request<Streaming<SessionInput>>) -> Answer<Self::OpenSessionStream> {
+        no()
+    }
+
+    async fn run_action(&self, _: Request<Streaming<RunActionInput>>) -> Answer<Self::RunActionStream> {
         no()
     }
 }

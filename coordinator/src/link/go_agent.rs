@@ -366,4 +366,12 @@ impl Link for Arc<GoAgentLink> {
         let text = "there is no ssh to a Go agent's machine; `mote run` works, and so do put, get and push";
         Err(refused(Status::failed_precondition(text)))
     }
+
+    /// It describes itself as a machine without action slots.
+    async fn run_action(
+        &self,
+        _: stream::BoxStream<'static, mote::RunActionInput>,
+    ) -> Result<LinkStream<mote::RunActionOutput>, LinkError> {
+        Err(refused(Status::failed_precondition("a Go agent's machine has no action slots; it is leased whole")))
+    }
 }

@@ -233,4 +233,11 @@ impl Link for GrpcLink {
     ) -> Result<LinkStream<mote::SessionOutput>, LinkError> {
         within(LONG, self.bulk.clone().open_session(Request::new(Feed(input)))).await.map(stream)
     }
+
+    async fn run_action(
+        &self,
+        input: BoxStream<'static, mote::RunActionInput>,
+    ) -> Result<LinkStream<mote::RunActionOutput>, LinkError> {
+        within(LONG, self.bulk.clone().run_action(Request::new(Feed(input)))).await.map(stream)
+    }
 }

@@ -19,6 +19,7 @@ mod link;
 mod oidc;
 mod page;
 mod push;
+mod reapi;
 mod sandbox;
 mod secrets;
 mod security;
