@@ -15,6 +15,7 @@ mod collect;
 mod declared;
 mod ending;
 mod error;
+mod found;
 mod inputs;
 mod machine;
 mod materialize;

@@ -45,7 +45,7 @@ async fn sandboxed() -> Option<(Client, Buildlet)> {
 
 /// Of actions, but for places in which nothing is.
 async fn nothing_is_left(buildlet: &Buildlet) {
-    let actions = buildlet.data().join("actions");
+    let actions = buildlet.data().join("actions/places");
     let is_bare = |place: fs::DirEntry| {
         let root = fs::read_dir(place.path().join("root")).map(|all| all.flatten().collect()).unwrap_or(Vec::new());
         let is_furniture = |entry: &fs::DirEntry| match entry.file_type() {
