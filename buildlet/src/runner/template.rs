@@ -166,7 +166,8 @@ fn host(show: &[(PathBuf, PathBuf)], hide: &Path) -> io::Result<Vec<RunnerPart>>
         }
         parts.push(RunnerPart { name: name.to_owned(), link });
     }
-    let etc = fs::read_dir(below(OLD, Path::new("etc"))).map(|all| all.flatten().collect()).unwrap_or(Vec::new());
+    let etc =
+        fs::read_dir(below(OLD, Path::new("etc"))).map(|all| all.flatten().collect::<Vec<_>>()).unwrap_or_default();
     let etc = etc
         .iter()
         .map(fs::DirEntry::file_name)
