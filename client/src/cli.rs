@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod content;
 mod exec;
 mod files;
 mod lease;
@@ -10,6 +11,7 @@ mod values;
 
 pub(crate) use access::{Auth, AuthVerb, Login, Logout, Share, Unshare, Whoami};
 pub(crate) use admin::{Admin, Audit, Invite, JoinTerms, JoinToken, Token, User};
+pub(crate) use content::{Cas, CasVerb, Reach, Reapi, ReapiVerb};
 pub(crate) use exec::{Attach, Cancel, Logs, Run};
 pub(crate) use files::{Get, Gettar, Ls, Push, Put, Putbootstrap, Puttar, Rm, Snapshot, SnapshotVerb};
 pub(crate) use lease::{Create, Destroy, Group, GroupVerb, List, Ping, Renew};
@@ -101,6 +103,8 @@ pub(crate) enum Verb {
     Ssh(Ssh),
     SshConfig(SshConfig),
     SshCert(SshCert),
+    Cas(Cas),
+    Reapi(Reapi),
     #[command(subcommand)]
     Admin(Admin),
     Completions(Completions),

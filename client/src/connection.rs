@@ -9,6 +9,7 @@ use motefarm_net::tls::{self, ClientConfig, PeerProblem};
 use motefarm_proto::MAX_MESSAGE_BYTES;
 use motefarm_proto::mote::access_client::AccessClient;
 use motefarm_proto::mote::admin_client::AdminClient;
+use motefarm_proto::mote::content_client::ContentClient;
 use motefarm_proto::mote::farm_client::FarmClient;
 use motefarm_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use motefarm_proto::reapi::{FindMissingBlobsRequest, FindMissingBlobsResponse};
@@ -99,6 +100,11 @@ impl Farm {
     /// The admins' service, without retries.
     pub(crate) fn admin(&self) -> AdminClient<Authorized> {
         AdminClient::new(self.transport.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The content store's own service, without retries.
+    pub(crate) fn content(&self) -> ContentClient<Authorized> {
+        ContentClient::new(self.transport.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// The farm's content-addressed storage, as the Remote Execution API has it.

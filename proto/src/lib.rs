@@ -22,11 +22,13 @@ pub mod gomote {
 /// Every service above as its `.proto` files declare it: an encoded `google.protobuf.FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// The Remote Execution API v2 and `google.bytestream`, as published by `bazel-remote-apis`.
+/// The Remote Execution API v2 and what it is made of, `google.bytestream` and `google.longrunning`, as published by `bazel-remote-apis`.
 pub mod reapi {
     pub use bazel_remote_apis::build::bazel::remote::execution::v2::*;
     pub use bazel_remote_apis::build::bazel::semver::SemVer;
     pub use bazel_remote_apis::google::bytestream;
+    pub use bazel_remote_apis::google::longrunning;
+    pub use bazel_remote_apis::google::protobuf;
     pub use bazel_remote_apis::google::rpc;
 }
 
