@@ -3,10 +3,12 @@
 
 mod fetch;
 mod oidc;
+mod reapi;
 mod ssh;
 
 pub use fetch::{Fetch, FetchFile, has_credentials};
 pub use oidc::{Oidc, OidcFile, RoleRule, RoleRuleFile, is_safe};
+pub use reapi::{Reapi, ReapiFile};
 pub use ssh::{DEFAULT_SSH_LISTEN, Ssh, SshFile};
 
 use motefarm_core::HostType;
@@ -85,6 +87,8 @@ pub struct File {
     pub oidc: Option<OidcFile>,
     /// The gateway to instances.
     pub ssh: SshFile,
+    /// The Remote Execution API.
+    pub reapi: ReapiFile,
 }
 
 /// `[tls]`.
@@ -268,6 +272,8 @@ pub struct Config {
     pub oidc: Option<Oidc>,
     /// The gateway to instances.
     pub ssh: Ssh,
+    /// The Remote Execution API.
+    pub reapi: Reapi,
     /// Hash of the farm's CA; filled in at start.
     pub ca_hash: String,
 }
@@ -373,6 +379,7 @@ impl File {
         }
         Ok(Config {
             ssh: self.ssh.resolve(&listen)?,
+            reapi: self.reapi.resolve()?,
             listen,
             data_dir: flags.data_dir.or(self.data_dir).unwrap_or(default_data_dir),
             advertised: self.advertise.unwrap_or_default(),
@@ -436,6 +443,7 @@ impl Config {
             ),
             format!("content store: {} bytes", self.cas_max_bytes),
             self.ssh.describe(),
+            self.reapi.describe(),
         ];
         lines.extend(
             self.host_types.iter().map(|(name, t)| format!("host type {name}: {}; {:?}", terms(&t.terms), t.limits)),
@@ -532,6 +540,7 @@ mod tests {
             ("[local]\nslots = 0", "local.slots"),
             ("[host_types.a]\nbootstrap = 'go'", "host_types.a.bootstrap"),
             ("[fetch]\nallow = ['go']", "fetch.allow[0]"),
+            ("[reapi]\nmax_timeout = '1h'\ndefault_timeout = '2h'", "reapi.default_timeout"),
             ("[[static]]\naddress = 'x'\ntoken_file = 't'\nca_file = 'c'", "static[0].address"),
         ] {
             let error = resolve(text).unwrap_err().to_string();

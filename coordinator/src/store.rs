@@ -5,6 +5,7 @@
 //! into a writer fails with "database is locked" under load, whatever the busy timeout). Decisions
 //! are made in the transaction; acts follow its commit, elsewhere.
 
+mod action_results;
 mod audit;
 mod buildlets;
 mod executions;

@@ -1,12 +1,14 @@
 //! The farm's vocabulary and rules.
 //!
 //! Everything here is a value or a pure function of values: ids, host types, the life cycles of
-//! instances and leases, the wait queue, what a command is and how it ended, digests, paths inside
+//! instances and leases, who waits for what (instances and actions), what a command is and how it ended, digests, paths inside
 //! a work directory. **Absent on purpose:** IO (but for one wall-clock read in [`clock`]), an async
 //! runtime, serialization. The other crates translate at their edges; see ARCHITECTURE.md.
 
 #![forbid(unsafe_code)]
 
+pub mod action_queue;
+pub mod action_timeout;
 pub mod clock;
 pub mod digest;
 pub mod environment;
@@ -17,6 +19,7 @@ pub mod instance;
 pub mod label;
 pub mod lease;
 pub mod name;
+pub mod platform;
 pub mod wait_queue;
 pub mod work_path;
 

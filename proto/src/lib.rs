@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod convert;
+pub mod precondition;
 
 /// The farm's own protocol, `mote.v1`; the `.proto` files are its reference.
 #[expect(clippy::all, clippy::allow_attributes_without_reason, reason = "generated")]

@@ -42,7 +42,7 @@ impl Bench {
         let server = Server::builder()
             .add_service(cas.max_decoding_message_size(8 * MIB))
             .add_service(byte_stream.max_decoding_message_size(8 * MIB))
-            .add_service(CapabilitiesServer::new(CapabilitiesService));
+            .add_service(CapabilitiesServer::new(CapabilitiesService::default()));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         Self { _dir: dir, store, channel }

@@ -1,0 +1,200 @@
+//! What an action asks of a machine, and what machines offer.
+
+use crate::host_type::HostType;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Most properties an action may ask for; real ones have a handful.
+pub const MAX_PROPERTIES: usize = 100;
+/// Longest name or value of a property, in bytes.
+pub const MAX_PROPERTY_BYTES: usize = 4096;
+
+/// The properties an action asks for, by name and value; a name may occur with several values, all of
+/// which are asked for. Equal demands are equal values, whatever order they came in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Demand(BTreeSet<(String, String)>);
+
+/// Why properties are no demand.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DemandError {
+    /// A property without a name.
+    #[error("a property without a name, of value {0:?}")]
+    Nameless(String),
+    /// Too many.
+    #[error("{0} properties; at most {MAX_PROPERTIES}")]
+    TooMany(usize),
+    /// Too long.
+    #[error("property {0:?} is longer than {MAX_PROPERTY_BYTES} bytes")]
+    TooLong(String),
+}
+
+impl Demand {
+    /// From name and value of each property.
+    pub fn new(properties: impl IntoIterator<Item = (String, String)>) -> Result<Self, DemandError> {
+        let mut all = BTreeSet::new();
+        for (at, (name, value)) in properties.into_iter().enumerate() {
+            let shown = |text: &str| text.chars().take(80).collect();
+            if at >= MAX_PROPERTIES {
+                return Err(DemandError::TooMany(at + 1));
+            }
+            if name.is_empty() {
+                return Err(DemandError::Nameless(shown(&value)));
+            }
+            if name.len().max(value.len()) > MAX_PROPERTY_BYTES {
+                return Err(DemandError::TooLong(shown(&name)));
+            }
+            all.insert((name, value));
+        }
+        Ok(Self(all))
+    }
+}
+
+/// The properties one machine has, each with the values that it answers to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Offer(BTreeMap<String, BTreeSet<String>>);
+
+impl Offer {
+    /// What a machine of this type offers: `host-type`, `sandbox`, the labels it was given, and, in every
+    /// spelling that clients are known to use, `OSFamily`, `ISA` and `Arch`. A label wins over those.
+    pub fn new<'a>(
+        host_type: &HostType,
+        sandbox: &str,
+        labels: impl IntoIterator<Item = (&'a String, &'a String)>,
+    ) -> Self {
+        let mut offer = Self::default();
+        let mut parts = host_type.as_str().split('-');
+        offer.insert("OSFamily", systems(parts.next().unwrap_or_default()));
+        let processors = processors(parts.next().unwrap_or_default());
+        offer.insert("ISA", processors.clone());
+        offer.insert("Arch", processors);
+        offer.insert("host-type", vec![host_type.to_string()]);
+        for (name, value) in labels {
+            offer.insert(name, vec![value.clone()]);
+        }
+        // After the labels: nobody may call themselves sandboxed.
+        offer.insert("sandbox", vec![sandbox.to_owned()]);
+        offer
+    }
+
+    fn insert(&mut self, name: &str, values: Vec<String>) {
+        let values: BTreeSet<String> = values.into_iter().filter(|value| !value.is_empty()).collect();
+        if !values.is_empty() {
+            self.0.insert(name.to_owned(), values);
+        }
+    }
+
+    /// Whether this machine has all that is asked for.
+    pub fn satisfies(&self, demand: &Demand) -> bool {
+        self.unmet(demand).is_none()
+    }
+
+    fn unmet<'a>(&self, demand: &'a Demand) -> Option<&'a (String, String)> {
+        demand.0.iter().find(|(name, value)| !self.0.get(name).is_some_and(|values| values.contains(value)))
+    }
+}
+
+/// Why none of `offers` satisfies a demand, for its author; `None`: one does.
+pub fn unmet_by_all<'a>(demand: &Demand, offers: impl IntoIterator<Item = &'a Offer> + Clone) -> Option<String> {
+    if offers.clone().into_iter().any(|offer| offer.satisfies(demand)) {
+        return None;
+    }
+    if offers.clone().into_iter().next().is_none() {
+        return Some("no machine of this farm takes actions".to_owned());
+    }
+    // A property that no machine has says most; failing that they only do not come together.
+    for (name, value) in &demand.0 {
+        let known: BTreeSet<&String> =
+            offers.clone().into_iter().filter_map(|offer| offer.0.get(name)).flatten().collect();
+        if known.is_empty() {
+            return Some(format!("no machine of this farm has a property {name:?}"));
+        }
+        if !known.contains(value) {
+            let known: Vec<&str> = known.into_iter().take(10).map(String::as_str).collect();
+            return Some(format!("no machine of this farm has {name:?} of {value:?}; there is {}", known.join(", ")));
+        }
+    }
+    Some("no one machine of this farm has all the properties asked for".to_owned())
+}
+
+/// Spellings of a system: the API's lexicon has lower case, examples a capital.
+fn systems(go: &str) -> Vec<String> {
+    match go {
+        "linux" => vec!["linux", "Linux"],
+        "darwin" => vec!["darwin", "macos", "macOS", "MacOS"],
+        "windows" => vec!["windows", "Windows"],
+        other => vec![other],
+    }
+    .into_iter()
+    .map(str::to_owned)
+    .collect()
+}
+
+/// Spellings of a processor: the API's lexicon, the kernel's, Go's.
+fn processors(go: &str) -> Vec<String> {
+    match go {
+        "amd64" => vec!["x86-64", "x86_64", "amd64"],
+        "arm64" => vec!["arm-a64", "aarch64", "arm64"],
+        "386" => vec!["x86-32", "x86", "386"],
+        other => vec![other],
+    }
+    .into_iter()
+    .map(str::to_owned)
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demand(properties: &[(&str, &str)]) -> Demand {
+        Demand::new(properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))).unwrap()
+    }
+
+    fn offer(host_type: &str, labels: &[(&str, &str)]) -> Offer {
+        let labels: BTreeMap<String, String> =
+            labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Offer::new(&host_type.parse().unwrap(), "bubblewrap", &labels)
+    }
+
+    #[test]
+    fn a_machine_is_known_by_type_labels_and_the_usual_spellings() {
+        let machine = offer("linux-amd64-deb12", &[("pool", "big"), ("sandbox", "none")]);
+        for good in [
+            &[][..],
+            &[("OSFamily", "linux"), ("ISA", "x86-64")],
+            &[("OSFamily", "Linux"), ("Arch", "amd64"), ("Arch", "x86_64")],
+            &[("host-type", "linux-amd64-deb12"), ("pool", "big")],
+            &[("sandbox", "bubblewrap")],
+        ] {
+            assert!(machine.satisfies(&demand(good)), "{good:?}");
+        }
+        for bad in [
+            &[("OSFamily", "windows")][..],
+            &[("pool", "small")],
+            &[("pool", "big"), ("pool", "small")],
+            &[("container-image", "docker://x")],
+            &[("sandbox", "none")],
+        ] {
+            assert!(!machine.satisfies(&demand(bad)), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_has_is_named() {
+        let both = [offer("linux-amd64", &[("gpu", "no")]), offer("linux-arm64", &[("gpu", "yes")])];
+        let why = |properties: &[(&str, &str)]| unmet_by_all(&demand(properties), &both);
+        assert_eq!(why(&[("gpu", "yes")]), None);
+        assert!(why(&[("disk", "x")]).unwrap().contains("\"disk\""));
+        assert!(why(&[("gpu", "maybe")]).unwrap().contains("no, yes"));
+        assert!(why(&[("gpu", "yes"), ("ISA", "x86-64")]).unwrap().contains("no one machine"));
+        assert!(unmet_by_all(&Demand::default(), &[]).unwrap().contains("takes actions"));
+    }
+
+    #[test]
+    fn what_is_no_demand_is_refused() {
+        let one = |name: &str, value: &str| Demand::new([(name.to_owned(), value.to_owned())]);
+        assert_eq!(one("", "v"), Err(DemandError::Nameless("v".to_owned())));
+        assert!(matches!(one("n", &"v".repeat(5000)), Err(DemandError::TooLong(_))));
+        let many = (0..101).map(|n| (n.to_string(), String::new()));
+        assert_eq!(Demand::new(many), Err(DemandError::TooMany(101)));
+    }
+}
