@@ -40,7 +40,7 @@ pub fn routes(app: &Arc<App>) -> axum::Router {
         .add_service(ContentServer::new(content::ContentService(app.clone())))
         .add_service(cas)
         .add_service(bytes)
-        .add_service(CapabilitiesServer::new(CapabilitiesService))
+        .add_service(CapabilitiesServer::new(CapabilitiesService::default()))
         .prepare()
         .into_axum_router()
         // Without this, tonic answers every unknown path with 200 and status 12.

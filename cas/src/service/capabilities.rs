@@ -22,8 +22,7 @@ impl CapabilitiesService {
     /// The announcement. API 2.0, which old Bazels insist on, to 2.3.
     pub fn announced(self) -> ServerCapabilities {
         let sha256 = digest_function::Value::Sha256.into();
-        let priorities =
-            vec![priority_capabilities::PriorityRange { min_priority: i32::MIN, max_priority: i32::MAX }];
+        let priorities = vec![priority_capabilities::PriorityRange { min_priority: i32::MIN, max_priority: i32::MAX }];
         let execution = ExecutionCapabilities {
             digest_function: sha256,
             digest_functions: vec![sha256],

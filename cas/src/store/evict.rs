@@ -80,7 +80,7 @@ impl Store {
 
     /// Throws away blobs that [`Store::verify`] found to be wrong, pinned or not, so that they can be stored
     /// anew; how many were still there.
-    pub fn discard(&self, digests: &[Digest]) -> Result<u64, StoreError> {
+    pub fn discard_all(&self, digests: &[Digest]) -> Result<u64, StoreError> {
         let mut discarded = 0;
         for digest in digests {
             let mut writer = self.writer();

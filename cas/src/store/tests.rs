@@ -319,8 +319,8 @@ fn wrong_bytes_are_found_by_name_and_make_way_for_right_ones() {
         .unwrap();
     assert_eq!((seen.as_slice(), last), (&wrong[..], Some((4, 4, true))));
     let _pinned = store.pin(wrong.to_vec());
-    assert_eq!(store.discard(&wrong).unwrap(), 2);
-    assert_eq!(store.discard(&wrong).unwrap(), 0);
+    assert_eq!(store.discard_all(&wrong).unwrap(), 2);
+    assert_eq!(store.discard_all(&wrong).unwrap(), 0);
     assert_eq!(store.missing(&[blobs[0].0, blobs[1].0, blobs[2].0, blobs[3].0]), wrong);
     drop(store);
     let store = open(dir.path());

@@ -30,7 +30,7 @@ pub async fn verify(app: &App, tell: mpsc::Sender<VerifyProgress>) -> Result<(),
 /// Throws away blobs that were found to be wrong; how many were still there.
 pub async fn discard(app: &Arc<App>, caller: &Identity, bad: Vec<Digest>) -> Result<u64, FarmError> {
     let names = bad.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let discarded = blocking(&app.cas, move |cas| cas.discard(&bad)).await?;
+    let discarded = blocking(&app.cas, move |cas| cas.discard_all(&bad)).await?;
     for name in names {
         tracing::warn!(digest = name, "a wrong blob was thrown away");
         app.audit(caller.user.as_str(), "content discard", &name, "").await;

@@ -19,6 +19,8 @@ mod link;
 mod oidc;
 mod page;
 mod push;
+mod reapi_page;
+mod reapi_probes;
 mod sandbox;
 mod secrets;
 mod security;
