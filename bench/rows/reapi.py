@@ -131,7 +131,7 @@ def _project(folder: Path) -> Path:
 
 def _bazel(project: Path, root: Path, command: str, url: str | None = None) -> float:
     """Runs it; seconds of the build as Bazel itself says."""
-    argv = [sshd.program("bazel"), "--nosystem_rc", "--nohome_rc", f"--output_user_root={root}", "--max_idle_secs=120"]
+    argv = [sshd.program("bazel"), "--nohome_rc", f"--output_user_root={root}", "--max_idle_secs=120"]
     argv.append(command)
     if url:
         argv += [f"--remote_executor={url.replace('http://', 'grpc://')}", "--spawn_strategy=remote", "--jobs=8"]

@@ -11,7 +11,7 @@ mod values;
 
 pub(crate) use access::{Auth, AuthVerb, Login, Logout, Share, Unshare, Whoami};
 pub(crate) use admin::{Admin, Audit, Invite, JoinTerms, JoinToken, Token, User};
-pub(crate) use content::{Cas, CasVerb, Reach, Reapi, ReapiVerb};
+pub(crate) use content::{Cas, CasVerb, Reach, Reapi, ReapiExec, ReapiVerb};
 pub(crate) use exec::{Attach, Cancel, Logs, Run};
 pub(crate) use files::{Get, Gettar, Ls, Push, Put, Putbootstrap, Puttar, Rm, Snapshot, SnapshotVerb};
 pub(crate) use lease::{Create, Destroy, Group, GroupVerb, List, Ping, Renew};
@@ -109,6 +109,13 @@ pub(crate) enum Verb {
     Admin(Admin),
     Completions(Completions),
     Man(Man),
+}
+
+impl Verb {
+    /// Whether it is one action, whose exit code is passed on.
+    pub(crate) const fn is_action(&self) -> bool {
+        matches!(self, Self::Reapi(Reapi { verb: ReapiVerb::Exec(_) }))
+    }
 }
 
 /// Print a script that completes mote's commands in a shell

@@ -1,6 +1,7 @@
 //! `mote reapi`: the farm as a backend of the Remote Execution API.
 
 mod bazelrc;
+mod exec;
 mod reach;
 
 use crate::cli::{Reapi, ReapiVerb};
@@ -24,6 +25,7 @@ pub(crate) async fn act(context: &Context, reapi: Reapi) -> Result<ExitStatus, E
             context.printer.data(&Url { url: &url, tls: reach.tls.is_some() }, || url.clone())?;
         }
         ReapiVerb::Bazelrc { reach, file } => bazelrc::act(context, &reach, file.as_deref()).await?,
+        ReapiVerb::Exec(flags) => return exec::act(context, flags).await,
     }
     Ok(ExitStatus::Success)
 }

@@ -43,3 +43,16 @@ fn a_farm_that_wants_tls_is_reached_by_it_and_the_token_stays_in_a_file() {
     let ca = text.split("--tls_certificate=").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
     assert_eq!(std::fs::read_to_string(ca).unwrap(), farm.ca_pem);
 }
+
+#[test]
+fn an_action_whose_inputs_were_lost_is_asked_for_again_and_its_exit_code_is_ours() {
+    let farm = FakeFarm::start();
+    let home = farm.home();
+    crate::mote::write_tree(&home.path("in"), &[("a/b.txt", "content")]);
+    let ran = home.mote(&["reapi", "exec", "-input", "in", "-e", "A=b", "/bin/sh", "-c", "exit 3"]);
+    assert_eq!((ran.code, ran.text()), (Some(3), "hello\n"), "{ran:?}");
+    let calls = farm.state().calls.clone();
+    assert_eq!(calls.iter().filter(|call| **call == "execute_action").count(), 2, "{calls:?}");
+    assert_eq!(calls.iter().filter(|call| **call == "batch_update").count(), 2, "{calls:?}");
+    assert_eq!(home.mote(&["reapi", "exec", "-e", "novalue", "true"]).code, Some(2));
+}

@@ -4,6 +4,7 @@ mod access;
 mod admin;
 mod content;
 mod exec;
+mod execution;
 mod farm;
 mod files;
 mod storage;
@@ -20,6 +21,7 @@ use motefarm_proto::mote::farm_server::FarmServer;
 use motefarm_proto::mote::sign_in_server::SignInServer;
 use motefarm_proto::mote::*;
 use motefarm_proto::reapi::content_addressable_storage_server::ContentAddressableStorageServer;
+use motefarm_proto::reapi::execution_server::ExecutionServer;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -133,6 +135,7 @@ impl FakeFarm {
         let routes = tonic::service::Routes::new(FarmServer::new(service.clone()))
             .add_service(AdminServer::new(service.clone()))
             .add_service(ContentServer::new(service.clone()))
+            .add_service(ExecutionServer::new(service.clone()))
             .add_service(AccessServer::new(service.clone()))
             .add_service(SignInServer::new(service.clone()))
             .add_service(ContentAddressableStorageServer::new(service.clone()));

@@ -159,6 +159,7 @@ fn every_command_prints_what_the_schema_says() {
         &["cas", "verify"],
         &["reapi", "url"],
         &["reapi", "bazelrc"],
+        &["reapi", "exec", "/bin/echo", "hello"],
         &["share", I, "bob"],
         &["share", I, "nobody"],
         &["unshare", I, "bob"],

@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Libraries of C, and as many of C++.
-const LIBRARIES: usize = 40;
+const LIBRARIES: usize = 35;
 /// Programs; each uses a library of either kind.
-const PROGRAMS: usize = 30;
+const PROGRAMS: usize = 20;
 /// Files made by a script.
-const GENERATED: usize = 10;
+const GENERATED: usize = 12;
 /// Everything that is built.
 pub(crate) const TARGETS: usize = 2 * LIBRARIES + PROGRAMS + GENERATED;
 /// Object files: one a library, one a program.
@@ -46,8 +46,7 @@ impl Project {
             write(&project.dir.join(format!("app_{n}.cc")), &text);
         }
         for n in 0..GENERATED {
-            let cmd = format!("mkdir $(RULEDIR)/made_{n} && echo made {n} > $@");
-            build += &format!("genrule(name = \"made_{n}\", outs = [\"made_{n}/out.txt\"], cmd = \"{cmd}\")\n");
+            build += &format!("genrule(name = \"made_{n}\", outs = [\"made_{n}.txt\"], cmd = \"echo {n} > $@\")\n");
         }
         write(&project.dir.join("BUILD"), &build);
         project.edit(0);
@@ -76,7 +75,9 @@ impl Project {
             "cc_library(name = \"{name}\", srcs = [\"{name}.{kind}\"], hdrs = [\"{name}.h\", \"common.h\"], \
              deps = [{deps}], linkstatic = 1)\n"
         );
-        write(&self.dir.join(format!("{name}.h")), &format!("int {name}(void);\n"));
+        let declared = format!("int {name}(void);\n");
+        let c = format!("#ifdef __cplusplus\nextern \"C\"\n#endif\n{declared}");
+        write(&self.dir.join(format!("{name}.h")), if kind == "c" { &c } else { &declared });
         let start = usize::from(kind == "cc");
         let text = match before {
             Some(b) => {
