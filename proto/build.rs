@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "mote/v1/content.proto",
         "mote/v1/buildlet.proto",
         "mote/v1/keeper.proto",
+        "mote/v1/runner.proto",
         "gomote/gomote.proto",
     ];
     let descriptors = protox::compile(files, ["."])?;

@@ -33,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) host_type: HostType,
     pub(crate) lease_slots: u64,
     pub(crate) action_slots: u64,
+    /// Whether actions have a sandbox, or why not.
+    pub(crate) action_sandbox: Result<(), String>,
     pub(crate) labels: BTreeMap<String, String>,
     /// Bound of an execution's spooled output where it names none.
     pub(crate) spool_limit_bytes: u64,
@@ -75,6 +77,7 @@ impl Agent {
         };
         make(data.instances())?;
         make(data.wiping())?;
+        make(data.actions())?;
         let agent = Arc::new(Self {
             wakeups: Wakeups::new().map_err(AgentError::io("can not watch files"))?,
             data,
@@ -89,6 +92,7 @@ impl Agent {
             wiping: Notify::new(),
         });
         agent.scan().await?;
+        agent.set_actions_aside()?;
         tokio::spawn(agent.clone().sweep_leases());
         tokio::spawn(agent.clone().wipe_leftovers());
         agent.wiping.notify_one();
@@ -119,6 +123,13 @@ impl Agent {
         }
         tracing::info!(instances = self.instances().len(), sandbox = ?self.sandbox.describe(), "buildlet state read");
         Ok(())
+    }
+
+    /// Actions end with the buildlet that ran them; what they left does now.
+    fn set_actions_aside(&self) -> Result<(), AgentError> {
+        let dir = self.data.actions();
+        let listing = fs::read_dir(&dir).map_err(AgentError::io(format!("can not list {}", dir.display())))?;
+        listing.flatten().try_for_each(|entry| self.set_aside(&entry.path()))
     }
 
     fn instances(&self) -> MutexGuard<'_, HashMap<InstanceId, Arc<Instance>>> {
@@ -192,6 +203,8 @@ impl Agent {
             sandbox_reason,
             reads_farm_store: self.settings.reads_farm_store,
             labels: self.settings.labels.clone().into_iter().collect(),
+            action_sandbox: if self.settings.action_sandbox.is_ok() { "namespaces" } else { "none" }.to_owned(),
+            action_sandbox_reason: self.settings.action_sandbox.clone().err().unwrap_or_default(),
         }
     }
 
@@ -215,7 +228,7 @@ impl Agent {
     }
 
     /// Renames a directory out of the way and has it removed.
-    fn set_aside(&self, dir: &std::path::Path) -> Result<(), AgentError> {
+    pub(crate) fn set_aside(&self, dir: &std::path::Path) -> Result<(), AgentError> {
         let aside = self.data.wiping().join(uuid::Uuid::new_v4().to_string());
         match fs::rename(dir, &aside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

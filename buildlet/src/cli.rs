@@ -35,13 +35,16 @@ pub(crate) struct Common {
     /// Instances it takes [default: 4 per CPU, at least 16]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub(crate) slots: Option<u64>,
+    /// Actions of the Remote Execution API it runs at a time; 0: none [default: 1 per CPU]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=1_000))]
+    pub(crate) action_slots: Option<u64>,
     /// A fact about this machine, for people and schedulers; may be repeated
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
     pub(crate) labels: Vec<(String, String)>,
-    /// A file or directory to show, read-only, inside every instance; may be repeated
+    /// A file or directory to show, read-only, inside every instance and action; may be repeated
     #[arg(long = "show", value_name = "PATH")]
     pub(crate) show: Vec<PathBuf>,
-    /// Run instances as plain processes even where a sandbox could be had
+    /// Run instances and actions as plain processes even where a sandbox could be had
     #[arg(long)]
     pub(crate) no_sandbox: bool,
     /// Bound of the output kept of one execution, in MiB

@@ -5,6 +5,7 @@ mod join;
 mod listen;
 mod local;
 
+use crate::action::{Actions, Runners};
 use crate::agent::{Agent, Settings};
 use crate::cli::{Cli, Common, Mode};
 use crate::grpc::Service;
@@ -77,13 +78,26 @@ async fn start(common: &Common, farm_store: Option<&Path>) -> anyhow::Result<Sta
         tracing::warn!(%reason, "no sandbox: instances run as plain processes of this user and see its files");
     }
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let action_slots = common.action_slots.unwrap_or(cpus);
+    let without = match common.no_sandbox {
+        _ if action_slots == 0 => Some("there are no action slots".to_owned()),
+        true => Some("switched off by --no-sandbox".to_owned()),
+        false => None,
+    };
+    let (runners, action_sandbox) = Runners::probe(&data, &program, &common.show, without)
+        .await
+        .context("can not find out whether this machine has a sandbox for actions")?;
+    if let (Err(reason), true) = (&action_sandbox, action_slots > 0) {
+        tracing::warn!(%reason, "no sandbox: actions run as plain processes of this user and see its files");
+    }
     let settings = Settings {
         host_type: common
             .host_type
             .clone()
             .unwrap_or_else(|| HostType::of_machine(std::env::consts::OS, std::env::consts::ARCH)),
         lease_slots: common.slots.unwrap_or((SLOTS_PER_CPU * cpus).max(LEAST_SLOTS)),
-        action_slots: cpus,
+        action_slots,
+        action_sandbox,
         labels: common.labels.iter().cloned().collect(),
         spool_limit_bytes: common.spool_limit_mib << 20,
         reads_farm_store: farm_store.is_some(),
@@ -97,7 +111,8 @@ async fn start(common: &Common, farm_store: Option<&Path>) -> anyhow::Result<Sta
     let agent = Agent::start(data.clone(), identity, settings, sandbox, program)
         .await
         .with_context(|| format!("can not take up the instances in {}", at()))?;
-    let service = Service::new(agent.clone(), blobs);
+    let actions = Arc::new(Actions::new(agent.clone(), blobs.clone(), runners));
+    let service = Service::new(agent.clone(), blobs, actions);
     Ok(Started { data, agent, service, _lock: lock })
 }
 

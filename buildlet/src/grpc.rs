@@ -10,6 +10,7 @@ mod sessions;
 mod status;
 mod tar_stream;
 
+use crate::action::Actions;
 use crate::agent::Agent;
 use crate::error::AgentError;
 use crate::exec_events;
@@ -48,13 +49,14 @@ const UPLOAD_QUEUE: usize = 2;
 pub(crate) struct Service {
     agent: Arc<Agent>,
     blobs: Blobs,
+    actions: Arc<Actions>,
 }
 
 type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Service {
-    pub(crate) fn new(agent: Arc<Agent>, blobs: Blobs) -> Self {
-        Self { agent, blobs }
+    pub(crate) fn new(agent: Arc<Agent>, blobs: Blobs, actions: Arc<Actions>) -> Self {
+        Self { agent, blobs, actions }
     }
 
     fn events(&self, instance: &str, exec: ExecId, offset: u64, follow: bool) -> Result<BoxStream<ExecEvent>, Status> {
@@ -385,8 +387,9 @@ impl Buildlet for Service {
 
     async fn run_action(
         &self,
-        _: Request<Streaming<RunActionInput>>,
+        request: Request<Streaming<RunActionInput>>,
     ) -> Result<Response<Self::RunActionStream>, Status> {
-        Err(Status::unimplemented("this buildlet runs no actions"))
+        let answers = self.actions.run(request.into_inner()).await?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 }

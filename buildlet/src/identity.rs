@@ -40,6 +40,11 @@ pub(crate) fn lock(data: &DataDir) -> io::Result<DataLock> {
 }
 
 impl Identity {
+    /// As results of actions tell who made them.
+    pub(crate) fn worker(&self) -> String {
+        format!("{}/{}", self.hostname, self.id)
+    }
+
     /// Reads the buildlet's id, or makes it at first start.
     pub(crate) fn load_or_create(data: &DataDir) -> io::Result<Self> {
         let path = data.id();

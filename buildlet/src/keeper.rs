@@ -8,7 +8,7 @@
 //! **Absent on purpose:** directories' names, leases, what a command is.
 
 mod arguments;
-mod reaper;
+pub(crate) mod reaper;
 mod sessions;
 mod terminal;
 

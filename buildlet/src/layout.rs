@@ -94,6 +94,11 @@ impl DataDir {
         self.0.join("instances")
     }
 
+    /// One directory an action under way.
+    pub(crate) fn actions(&self) -> PathBuf {
+        self.0.join("actions")
+    }
+
     pub(crate) fn wiping(&self) -> PathBuf {
         self.0.join("wiping")
     }

@@ -1,10 +1,12 @@
 //! The agent on a machine of the farm: instances' directories and sandboxes, the processes in them,
 //! and what they write. One program in several roles: the buildlet, the keeper of an instance, the
-//! supervisor of an execution (forked by the keeper), and small servers inside an instance.
+//! supervisor of an execution (forked by the keeper), the runner of actions, and small servers inside an
+//! instance.
 //! ARCHITECTURE.md says who outlives whom.
 //!
 //! **Absent on purpose:** users, who owns a lease, why an instance exists.
 
+mod action;
 mod agent;
 mod applet;
 mod archive;
@@ -26,6 +28,8 @@ mod keeper_client;
 mod layout;
 mod proc_tree;
 mod program;
+mod runner;
+mod runner_client;
 mod sandbox;
 mod session;
 mod spool;
@@ -51,6 +55,9 @@ pub fn main_impl() -> ExitCode {
     let first = arguments.nth(1).unwrap_or_default();
     if first == keeper::ROLE {
         return keeper::main(arguments);
+    }
+    if first == runner::ROLE {
+        return runner::main();
     }
     if let Some(code) = applet::run(&first, arguments) {
         return code;

@@ -187,6 +187,7 @@ impl Supervisor {
                 stderr: stderr_end,
                 terminal: false,
             })
+            .map_err(String::from)
         });
         let started_at = SystemClock.now();
         let leader = match spawned {

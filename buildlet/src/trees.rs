@@ -4,7 +4,7 @@ use crate::error::AgentError;
 use crate::instance::Instance;
 use crate::layout::{DataDir, instance};
 use motefarm_cas::batch::{BatchError, BatchReceiver};
-use motefarm_cas::store::{BlobSource, ReadStore, Store, StoreError, StoreLimits};
+use motefarm_cas::store::{BlobSource, PinGuard, ReadStore, Store, StoreError, StoreLimits};
 use motefarm_cas::sync::{SyncError, SyncPlan, sync_tree};
 use motefarm_core::{Digest, WorkPath};
 use motefarm_proto::convert::{self, FieldError};
@@ -52,7 +52,23 @@ impl Blobs {
         }
     }
 
-    fn source(&self) -> &dyn BlobSource {
+    /// Throws out content that is not what its digest says, so that it counts as missing.
+    pub(crate) fn discard(&self, digest: &Digest) {
+        match self {
+            Self::Farm(store) => store.forget(digest),
+            Self::Own(store) => store.discard(digest),
+        }
+    }
+
+    /// Keeps these from eviction while the guard lives. The coordinator's are the coordinator's to keep.
+    pub(crate) fn pin(&self, digests: Vec<Digest>) -> Option<PinGuard> {
+        match self {
+            Self::Farm(_) => None,
+            Self::Own(store) => Some(store.pin(digests)),
+        }
+    }
+
+    pub(crate) fn source(&self) -> &dyn BlobSource {
         match self {
             Self::Farm(store) => store,
             Self::Own(store) => store,

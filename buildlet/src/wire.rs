@@ -10,8 +10,9 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt as _, Interest};
 
-/// Largest message: a piece of stdin and its envelope.
-pub(crate) const MOST_MESSAGE_BYTES: usize = 512 * 1024;
+/// Largest message: an action's arguments and environment (`motefarm_core::exec::MAX_ARG_BYTES`) and what
+/// a message adds to each. Of keepers before 0.2 it was 512 KiB, which is enough for all they are asked.
+pub(crate) const MOST_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 /// How long a keeper or supervisor waits for the rest of a request, or to get rid of a reply.
 const PEER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most descriptors with one message.

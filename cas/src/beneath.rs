@@ -6,6 +6,7 @@
 use crate::tree::MODE_BITS;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, Stat, fchmod, fstat, openat, statat};
 use rustix::io::Errno;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Flags that open a directory and never what a link points to.
@@ -21,6 +22,12 @@ pub fn open_dir(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
         }
         result => result,
     }
+}
+
+/// Creates a file that is not there yet, for writing. The process's umask takes away from the mode.
+pub fn create(dir: impl AsFd, name: &[u8], mode: u32) -> Result<File, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(dir, name, flags, self::mode(mode)).map(File::from)
 }
 
 /// Sets the mode of what can not be opened for want of permission, through a descriptor that is

@@ -21,6 +21,7 @@
 
 mod blob;
 mod catalog;
+mod discard;
 mod error;
 mod evict;
 mod large;

@@ -178,6 +178,7 @@ fn start(asked: &KeeperSession, descriptors: Vec<OwnedFd>, limits: &Limits) -> R
         stdout,
         stderr: Some(stderr),
         terminal: ours.is_some(),
-    });
+    })
+    .map_err(String::from);
     leader.map(|leader| (leader, ours)).inspect_err(|problem| note(&format!("a session could not start: {problem}")))
 }

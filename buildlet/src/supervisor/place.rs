@@ -39,16 +39,20 @@ pub(crate) fn program(spec: &ExecSpec, env: &[String], work_dir: &str, run_dir: 
         }
     }
     let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or("");
+    in_path(path, Path::new(run_dir), name).ok_or_else(|| {
+        let also = if spec.system_level { "" } else { "the work directory nor in " };
+        let neither = if spec.system_level { "not found in" } else { "found neither in" };
+        format!("program {name:?} {neither} {also}the command's PATH ({path})")
+    })
+}
+
+/// The first program called `name` in the directories of `path`.
+pub(crate) fn in_path(path: &str, run_dir: &Path, name: &str) -> Option<PathBuf> {
     // An empty element is the current directory, as POSIX has it; an empty PATH has none.
     path.split(':')
         .filter(|_| !path.is_empty())
-        .map(|element| Path::new(run_dir).join(element).join(name))
+        .map(|element| run_dir.join(element).join(name))
         .find(|candidate| is_executable(candidate))
-        .ok_or_else(|| {
-            let also = if spec.system_level { "" } else { "the work directory nor in " };
-            let neither = if spec.system_level { "not found in" } else { "found neither in" };
-            format!("program {name:?} {neither} {also}the command's PATH ({path})")
-        })
 }
 
 fn is_executable(path: &Path) -> bool {

@@ -39,17 +39,33 @@ enum Step {
     Execute = 3,
 }
 
-/// Starts it; the error is a sentence that names program and cause.
-pub(crate) fn spawn(command: Command<'_>) -> Result<Pid, String> {
-    let c = |bytes: &[u8]| CString::new(bytes).map_err(|_| "a word of the command holds a NUL byte".to_owned());
+/// Why there is no process.
+#[derive(Debug)]
+pub(crate) struct NotStarted {
+    /// A sentence that names program and cause.
+    pub(crate) text: String,
+    /// What exec said of the program; `None`: it did not come to that.
+    pub(crate) exec: Option<Errno>,
+}
+
+impl From<NotStarted> for String {
+    fn from(not_started: NotStarted) -> Self {
+        not_started.text
+    }
+}
+
+/// Starts it.
+pub(crate) fn spawn(command: Command<'_>) -> Result<Pid, NotStarted> {
+    let before = |text: String| NotStarted { text, exec: None };
+    let c = |bytes: &[u8]| CString::new(bytes).map_err(|_| before("a word of the command holds a NUL byte".to_owned()));
     let program = c(command.program.as_os_str().as_bytes())?;
     let dir = c(command.dir.as_bytes())?;
     let args = command.args.iter().map(|arg| c(arg)).collect::<Result<Vec<_>, _>>()?;
     let env = command.env.iter().map(|e| c(e.as_bytes())).collect::<Result<Vec<_>, _>>()?;
-    let (told, tell) = pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("no pipe for the command: {e}"))?;
+    let (told, tell) = pipe2(OFlag::O_CLOEXEC).map_err(|e| before(format!("no pipe for the command: {e}")))?;
     #[expect(unsafe_code, reason = "a command needs a process, and what is set up between fork and exec")]
     // SAFETY: this process has a single thread, so the child may do whatever it could.
-    let forked = unsafe { fork() }.map_err(|e| format!("no process for the command: {e}"))?;
+    let forked = unsafe { fork() }.map_err(|e| before(format!("no process for the command: {e}")))?;
     match forked {
         ForkResult::Child => {
             let (step, errno) = child(&command, &dir, &program, &args, &env);
@@ -65,7 +81,8 @@ pub(crate) fn spawn(command: Command<'_>) -> Result<Pid, String> {
             let Ok(report) = <[u8; 5]>::try_from(report) else { return Ok(child) };
             let _ = nix::sys::wait::waitpid(child, None);
             let errno = Errno::from_raw(i32::from_ne_bytes([report[1], report[2], report[3], report[4]]));
-            Err(explain(&command, report[0], errno))
+            let exec = (report[0] == Step::Execute as u8).then_some(errno);
+            Err(NotStarted { text: explain(&command, report[0], errno), exec })
         }
     }
 }

@@ -50,6 +50,11 @@ impl ReadStore {
         Ok(store)
     }
 
+    /// Where a blob lies is not believed any more: it is there again once the writer has written it again.
+    pub fn forget(&self, digest: &Digest) {
+        self.seen().places.remove(digest);
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }

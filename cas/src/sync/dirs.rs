@@ -1,7 +1,7 @@
 //! The way to the destination, and errors that name paths.
 
 use super::SyncError;
-pub(super) use crate::beneath::{DIRECTORY, chmod_unopenable, mode, mode_of, open_dir, permitted, stat};
+pub(super) use crate::beneath::{DIRECTORY, chmod_unopenable, create, mode, mode_of, open_dir, permitted, stat};
 use motefarm_core::WorkPath;
 use rustix::fs::{AtFlags, Mode, mkdirat, openat, unlinkat};
 use rustix::io::Errno;

@@ -2,7 +2,7 @@
 
 use super::SyncError;
 use super::compare::file_stat;
-use super::dirs::{self, failed, join, permitted, shown};
+use super::dirs::{self, create, failed, join, permitted, shown};
 use crate::stat_cache::{CachedFile, FileStat};
 use crate::store::{Blob, BlobSource};
 use crate::tree::{Entry, EntryKind};
@@ -137,11 +137,6 @@ impl<'a> Writer<'a> {
             failed(path)(errno)
         })
     }
-}
-
-fn create(dir: &OwnedFd, name: &[u8], mode: u32) -> Result<File, Errno> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(dir, name, flags, dirs::mode(mode)).map(File::from)
 }
 
 fn io_failed(path: &[u8], error: io::Error) -> SyncError {

@@ -1,0 +1,51 @@
+//! An action's directory.
+
+use super::error::ActionError;
+use crate::agent::Agent;
+use crate::runner::names;
+use motefarm_cas::beneath::DIRECTORY;
+use rustix::fs::{Mode, mkdirat, openat};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Made for one action; moved aside when it is dropped, and removed behind.
+pub(super) struct Place {
+    agent: Arc<Agent>,
+    /// In the directory of actions.
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    /// What is to be the command's `/`.
+    pub(super) root: OwnedFd,
+}
+
+impl Place {
+    pub(super) fn make(agent: &Arc<Agent>) -> Result<Self, ActionError> {
+        let name = Uuid::new_v4().simple().to_string();
+        let path = agent.data.actions().join(&name);
+        let failed = || ActionError::io(format!("can not make {}", path.display()));
+        std::fs::create_dir(&path).map_err(failed())?;
+        let made = || -> rustix::io::Result<OwnedFd> {
+            let dir = rustix::fs::open(&path, DIRECTORY, Mode::empty())?;
+            mkdirat(&dir, names::TMP, Mode::from_raw_mode(0o755))?;
+            mkdirat(&dir, names::ROOT, Mode::from_raw_mode(0o755))?;
+            openat(&dir, names::ROOT, DIRECTORY, Mode::empty())
+        };
+        match made() {
+            Ok(root) => Ok(Self { agent: agent.clone(), name, path, root }),
+            Err(errno) => {
+                let _ = agent.set_aside(&path);
+                Err(failed()(errno.into()))
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(error) = self.agent.set_aside(&self.path) {
+            tracing::warn!(%error, "an action's directory stays until the next start");
+        }
+    }
+}
