@@ -11,15 +11,22 @@ mod store;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::Full;
 use libfuzzer_sys::fuzz_target;
+use motefarm_cas::service::ByteStreamService;
 use motefarm_cas::store::BlobSource as _;
 use motefarm_core::Digest;
 use motefarm_proto::reapi::bytestream::byte_stream_server::ByteStream as _;
 use motefarm_proto::reapi::bytestream::{WriteRequest, WriteResponse};
 use prost::Message as _;
-use store::BENCH;
+use std::sync::LazyLock;
+use store::STORE;
+use tokio::runtime::Runtime;
 use tonic::codec::{Codec as _, Streaming};
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
+
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"));
+static STREAMS: LazyLock<ByteStreamService> = LazyLock::new(|| ByteStreamService::new(STORE.clone()));
 
 /// Messages as the fuzzer wants them: data of the input, offsets that run on unless told otherwise.
 fn messages(mut bytes: &[u8]) -> Vec<WriteRequest> {
@@ -69,15 +76,15 @@ fuzz_target!(|bytes: &[u8]| {
     if let Some(first) = messages.first_mut() {
         first.resource_name = format!("uploads/{upload}/{spelling}/{hash}/{size}");
     }
-    BENCH.runtime.block_on(async {
+    RUNTIME.block_on(async {
         let body = Full::new(frames(&messages));
         let decoder = ProstCodec::<WriteResponse, WriteRequest>::default().decoder();
         let stream: Streaming<WriteRequest> = Streaming::new_request(decoder, body, None, Some(8 << 20));
-        let written: Result<_, Status> = BENCH.streams.write(Request::new(stream)).await;
+        let written: Result<_, Status> = STREAMS.write(Request::new(stream)).await;
         if written.is_ok() {
             let digest = Digest::of(&content);
             assert_eq!(digest.size_bytes(), size, "stored under another size");
-            let stored = BENCH.store.read(&digest, u64::MAX).expect("the store works");
+            let stored = STORE.read(&digest, u64::MAX).expect("the store works");
             assert_eq!(stored.as_deref(), Some(&content[..]), "what was stored is there");
         }
     });

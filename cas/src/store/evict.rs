@@ -25,7 +25,7 @@ struct PackUse {
 
 /// What of a pack that goes is copied to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Keep {
+pub(super) enum Keep {
     /// What is pinned, and what was used within the hour: half of the pack at most.
     Recent,
     /// What is pinned.
@@ -76,33 +76,6 @@ impl Store {
             blobs: before.blobs.saturating_sub(after.blobs),
             disk_bytes: before.disk_bytes.saturating_sub(after.disk_bytes),
         })
-    }
-
-    /// Throws away blobs that [`Store::verify`] found to be wrong, pinned or not, so that they can be stored
-    /// anew; how many were still there.
-    pub fn discard_all(&self, digests: &[Digest]) -> Result<u64, StoreError> {
-        let mut discarded = 0;
-        for digest in digests {
-            let mut writer = self.writer();
-            let Some(place) = self.catalog().place(digest) else { continue };
-            discarded += 1;
-            self.catalog_mut().forget(digest);
-            match place {
-                Place::Large => {
-                    let path = large::path(&self.0.dir, digest);
-                    std::fs::remove_file(&path).map_err(StoreError::io(&path))?;
-                }
-                // Its record stands in the pack's index log: the pack goes, all else in it stays.
-                Place::Pack { number, .. } => {
-                    if number == writer.number() {
-                        writer.seal()?;
-                        self.catalog_mut().pack_sealed(number, writer.number());
-                    }
-                    self.evict_pack(&mut writer, number, Keep::Everything)?;
-                }
-            }
-        }
-        Ok(discarded)
     }
 
     /// Makes room for blobs about to be appended.
@@ -190,7 +163,7 @@ impl Store {
 
     /// Copies forward what is to be kept, then removes the pack. A crash in between leaves blobs twice,
     /// which is harmless.
-    fn evict_pack(&self, writer: &mut PackWriter, number: u32, keep: Keep) -> Result<(), StoreError> {
+    pub(super) fn evict_pack(&self, writer: &mut PackWriter, number: u32, keep: Keep) -> Result<(), StoreError> {
         let path = index_path(&self.0.dir, number);
         let log = match std::fs::read(&path) {
             // Evicted since it was chosen.
