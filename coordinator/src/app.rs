@@ -1,6 +1,7 @@
 //! Everything a use case needs, built once and shared.
 
 use crate::config::Config;
+use crate::farm::actions::Actions;
 use crate::farm::bootstrap::Bootstraps;
 use crate::farm::snapshots::Kept;
 use crate::registry::Registry;
@@ -38,6 +39,8 @@ pub struct App {
     pub wake_allocator: Notify,
     /// Wakes the reaper: an instance is to be taken down.
     pub wake_reaper: Notify,
+    /// Actions that wait and run.
+    pub actions: Actions,
     /// What keeps the trees of snapshots.
     pub kept: Kept,
     /// The ssh gateway, once it serves.
@@ -68,6 +71,7 @@ impl App {
             changes: watch::Sender::new(0),
             wake_allocator: Notify::new(),
             wake_reaper: Notify::new(),
+            actions: Actions::default(),
             kept: Kept::default(),
             ssh: OnceLock::new(),
             bootstraps: Bootstraps::default(),

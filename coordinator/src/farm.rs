@@ -2,6 +2,7 @@
 //! Knows no wire but the messages it hands through unread (output, trees, archives).
 
 pub mod access;
+pub mod actions;
 pub mod admin;
 pub mod allocate;
 pub mod audit;
@@ -28,6 +29,7 @@ pub mod usage;
 use crate::link::LinkError;
 use crate::store::StoreError;
 use motefarm_cas::store::StoreError as CasError;
+use motefarm_core::Digest;
 use motefarm_proto::convert::FieldError;
 
 /// Why the farm refused or failed. Each says what, and whose fault it is; `grpc/status.rs` maps
@@ -61,6 +63,9 @@ pub enum FarmError {
     /// The id is taken by something else.
     #[error("{0}")]
     Conflict(String),
+    /// Content that the caller has to bring first.
+    #[error("{}", missing(.0))]
+    MissingBlobs(Vec<Digest>),
     /// Not in a state for this, now.
     #[error("{0}")]
     NotReady(String),
@@ -111,5 +116,12 @@ impl From<LinkError> for FarmError {
 impl From<FieldError> for FarmError {
     fn from(error: FieldError) -> Self {
         Self::Invalid(error.to_string())
+    }
+}
+
+fn missing(digests: &[Digest]) -> String {
+    match digests {
+        [one] => format!("blob {one} is not in the farm's store; upload it and ask again"),
+        many => format!("{} blobs are not in the farm's store; upload them and ask again", many.len()),
     }
 }

@@ -61,7 +61,7 @@ pub enum Rule {
 
 /// The services of the port: what each asks, method by method. A method that is not here is not
 /// served, whatever the generated code would answer.
-const METHODS: [(&str, Rule, &[&str]); 9] = [
+const METHODS: [(&str, Rule, &[&str]); 12] = [
     (
         "mote.v1.Farm",
         Rule::User,
@@ -144,6 +144,9 @@ const METHODS: [(&str, Rule, &[&str]); 9] = [
         ],
     ),
     ("build.bazel.remote.execution.v2.Capabilities", Rule::User, &["GetCapabilities"]),
+    ("build.bazel.remote.execution.v2.ActionCache", Rule::User, &["GetActionResult", "UpdateActionResult"]),
+    ("build.bazel.remote.execution.v2.Execution", Rule::User, &["Execute", "WaitExecution"]),
+    ("google.longrunning.Operations", Rule::User, &["GetOperation", "CancelOperation"]),
     (
         "build.bazel.remote.execution.v2.ContentAddressableStorage",
         Rule::User,

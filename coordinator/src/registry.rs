@@ -1,6 +1,7 @@
 //! Buildlets in contact now. In memory only: a session dies with its connection.
 
 use crate::link::Link;
+use motefarm_core::platform::Offer;
 use motefarm_core::{HostType, InstanceId};
 use motefarm_proto::mote;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -17,6 +18,10 @@ pub struct Session {
     pub host_type: HostType,
     /// Its lease slots.
     pub slots: u64,
+    /// Its action slots: others than those, for actions take nobody's instance.
+    pub action_slots: u64,
+    /// What actions may ask of it.
+    pub offer: Offer,
     /// Whether its instances are kept apart from it and from each other.
     pub sandboxed: bool,
     /// Whether it reads this coordinator's CAS itself.
@@ -31,6 +36,16 @@ pub struct Session {
     /// Cancelled to end the contact: that token is no longer good.
     pub revoked: CancellationToken,
     running: Mutex<HashMap<InstanceId, HashSet<String>>>,
+    actions: Mutex<u64>,
+}
+
+/// An action slot that is taken, until it is dropped.
+pub struct ActionSlot(Arc<Session>);
+
+impl Drop for ActionSlot {
+    fn drop(&mut self) {
+        *lock(&self.0.actions) -= 1;
+    }
 }
 
 impl Session {
@@ -41,10 +56,13 @@ impl Session {
         link: Arc<dyn Link>,
         join_token_id: Option<String>,
     ) -> Self {
+        let offer = Offer::new(&host_type, &description.sandbox, &description.labels);
         Self {
             buildlet_id: description.buildlet_id.clone(),
             host_type,
             slots: description.lease_slots,
+            action_slots: description.action_slots,
+            offer,
             sandboxed: description.sandbox != "none",
             reads_farm_store: description.reads_farm_store,
             link,
@@ -52,6 +70,7 @@ impl Session {
             join_token_id,
             revoked: CancellationToken::new(),
             running: Mutex::default(),
+            actions: Mutex::default(),
         }
     }
 
@@ -71,6 +90,21 @@ impl Session {
         *running = now_running;
         running.retain(|_, execs| !execs.is_empty());
         ended
+    }
+
+    /// Action slots that nothing of ours runs on.
+    pub fn free_action_slots(&self) -> u64 {
+        self.action_slots.saturating_sub(*lock(&self.actions))
+    }
+
+    /// Takes an action slot; `None` if none is free.
+    pub fn take_action_slot(self: &Arc<Self>) -> Option<ActionSlot> {
+        let mut taken = lock(&self.actions);
+        if *taken >= self.action_slots {
+            return None;
+        }
+        *taken += 1;
+        Some(ActionSlot(self.clone()))
     }
 
     /// Executions running in an instance, as last reported.

@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::cli::{AdminCommand, CasCommand, Cli, Command, Setup, SshCommand};
 use crate::config::{Config, ConfigError, File, Oidc, Overrides};
-use crate::farm::{allocate, reap::Reaper, snapshots};
+use crate::farm::{actions, allocate, reap::Reaper, snapshots};
 use crate::provider::{self, go_agent, local, statics::Static};
 use crate::ssh::{self, Gateway, SshAuthority};
 use crate::store::Store;
@@ -172,6 +172,7 @@ async fn serve_farm(mut config: Config) -> anyhow::Result<()> {
     let mut stop = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     start_providers(&app)?;
     app.spawn(allocate::run(app.clone()));
+    app.spawn(actions::schedule::run(app.clone()));
     app.spawn(Reaper::default().run(app.clone()));
     if let (Some(gateway), Some(listener)) = (gateway, ssh_listener) {
         tracing::info!(address = %listener.local_addr()?, "the ssh gateway serves");

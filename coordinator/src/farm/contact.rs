@@ -72,6 +72,7 @@ pub async fn serve(app: &Arc<App>, link: Arc<dyn Link>, origin: &Origin) -> Resu
         buildlet.id = session.buildlet_id, host.type = %session.host_type, provider = origin.provider,
         sandbox = description.sandbox, instances = first.instances.len(), "buildlet in contact"
     );
+    app.actions.met(&session);
     app.wake_allocator.notify_one();
     app.wake_reaper.notify_one();
     resume_starting(app, &session, &expected);

@@ -59,7 +59,7 @@ pub async fn bring(
 }
 
 /// Sends blobs of the farm's store to a buildlet's own.
-async fn forward(app: &App, session: &Session, digests: Vec<Digest>) -> Result<(), FarmError> {
+pub(super) async fn forward(app: &App, session: &Session, digests: Vec<Digest>) -> Result<(), FarmError> {
     let _pinned = app.cas.pin(digests.clone());
     let store = Arc::new(app.cas.clone());
     let blobs = digests

@@ -8,10 +8,19 @@ use crate::store::StoreError;
 use motefarm_cas::batch::BatchError;
 use motefarm_cas::store::StoreError as CasError;
 use motefarm_net::token::SecretHash;
-use tonic::{Request, Status};
+use motefarm_proto::precondition;
+use motefarm_proto::reapi::rpc;
+use prost::Message as _;
+use tonic::{Code, Request, Status};
 
 impl From<FarmError> for Status {
     fn from(error: FarmError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&FarmError> for Status {
+    fn from(error: &FarmError) -> Self {
         let text = error.to_string();
         match error {
             FarmError::NotFound { .. } | FarmError::Ended { .. } => Self::not_found(text),
@@ -19,6 +28,11 @@ impl From<FarmError> for Status {
             FarmError::Invalid(_) => Self::invalid_argument(text),
             FarmError::Conflict(_) => Self::already_exists(text),
             FarmError::NotReady(_) => Self::failed_precondition(text),
+            FarmError::MissingBlobs(digests) => {
+                let details = vec![precondition::missing_blobs(digests)];
+                let status = rpc::Status { code: Code::FailedPrecondition.into(), message: text.clone(), details };
+                Self::with_details(Code::FailedPrecondition, text, status.encode_to_vec().into())
+            }
             FarmError::Exhausted(_) => Self::resource_exhausted(text),
             FarmError::TimedOut(_) => Self::deadline_exceeded(text),
             FarmError::Cut(_) => Self::cancelled(text),
@@ -39,6 +53,18 @@ impl From<FarmError> for Status {
             }
         }
     }
+}
+
+/// A status as a message, with the details that it has.
+pub(crate) fn to_message(status: &Status) -> rpc::Status {
+    rpc::Status::decode(status.details())
+        .ok()
+        .filter(|message| message.code == i32::from(status.code()))
+        .unwrap_or_else(|| rpc::Status {
+            code: status.code().into(),
+            message: status.message().to_owned(),
+            details: Vec::new(),
+        })
 }
 
 /// The caller, as the authorising layer found out.

@@ -1,5 +1,9 @@
 //! A buildlet that is not there, for tests: it remembers what it was asked and reports what it is told.
 
+mod actions;
+
+pub use actions::{FakeAction, Script};
+
 use super::{Link, LinkError, LinkStream, Pieces};
 use futures_util::stream::{BoxStream, StreamExt as _};
 use motefarm_cas::batch::BatchStream;
@@ -35,6 +39,12 @@ pub struct FakeState {
     pub lacks: Vec<motefarm_core::Digest>,
     /// Leaves calls for a tree without an answer.
     pub hold_sync: bool,
+    /// Actions it was given.
+    pub actions: Vec<mote::RunActionStart>,
+    /// How many of them go on.
+    pub actions_running: usize,
+    /// Blobs it was sent.
+    pub uploaded: Vec<motefarm_core::Digest>,
 }
 
 /// See the module. Clones are the same buildlet.
@@ -42,6 +52,7 @@ pub struct FakeState {
 pub struct FakeLink {
     description: Arc<mote::BuildletDescription>,
     state: Arc<Mutex<FakeState>>,
+    script: Option<Script>,
     reports: watch::Sender<mote::BuildletReport>,
     connected: watch::Sender<bool>,
 }
@@ -60,9 +71,32 @@ impl FakeLink {
         Self {
             description: Arc::new(description),
             state: Arc::default(),
+            script: None,
             reports: watch::Sender::new(mote::BuildletReport::default()),
             connected: watch::Sender::new(true),
         }
+    }
+
+    /// One that also has action slots, on which actions do what the script says.
+    #[must_use]
+    pub fn acting(mut self, action_slots: u64, script: Script) -> Self {
+        Arc::make_mut(&mut self.description).action_slots = action_slots;
+        self.script = Some(script);
+        self
+    }
+
+    /// One with a label.
+    #[must_use]
+    pub fn labelled(mut self, name: &str, value: &str) -> Self {
+        Arc::make_mut(&mut self.description).labels.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// One that keeps a store of its own.
+    #[must_use]
+    pub fn apart(mut self) -> Self {
+        Arc::make_mut(&mut self.description).reads_farm_store = false;
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, FakeState> {
@@ -215,8 +249,17 @@ impl Link for FakeLink {
         not_faked()
     }
 
-    async fn upload(&self, _: BatchStream) -> Result<mote::UploadSummary, LinkError> {
-        not_faked()
+    async fn upload(&self, batches: BatchStream) -> Result<mote::UploadSummary, LinkError> {
+        self.check()?;
+        let batches: Vec<mote::BlobBatch> = batches.collect().await;
+        let digests: Vec<_> = batches
+            .iter()
+            .flat_map(|batch| &batch.digests)
+            .filter_map(|digest| motefarm_proto::convert::digest(digest).ok())
+            .collect();
+        let stored = digests.len() as u64;
+        self.lock().uploaded.extend(digests);
+        Ok(mote::UploadSummary { stored, ..Default::default() })
     }
 
     async fn sync_tree(&self, id: InstanceId, sync: mote::TreeSync) -> Result<mote::TreeSyncResult, LinkError> {
@@ -339,12 +382,14 @@ impl Link for FakeLink {
         Ok(all.map(|output| Ok(mote::SessionOutput { output: Some(output) })).boxed())
     }
 
-    /// It describes itself as a buildlet without action slots.
     async fn run_action(
         &self,
-        _: BoxStream<'static, mote::RunActionInput>,
+        input: BoxStream<'static, mote::RunActionInput>,
     ) -> Result<LinkStream<mote::RunActionOutput>, LinkError> {
         self.check()?;
-        Err(LinkError::Refused(Box::new(Status::resource_exhausted("no action slot is free"))))
+        let Some(script) = &self.script else {
+            return Err(LinkError::Refused(Box::new(Status::resource_exhausted("no action slot is free"))));
+        };
+        actions::run(script, input, self.state.clone(), self.connected.subscribe()).await
     }
 }

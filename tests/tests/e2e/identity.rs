@@ -37,7 +37,18 @@ fn methods() -> BTreeSet<String> {
     for method in ["FindMissingBlobs", "BatchUpdateBlobs", "BatchReadBlobs", "GetTree", "SplitBlob", "SpliceBlob"] {
         paths.insert(format!("/{storage}/{method}"));
     }
-    paths.insert("/build.bazel.remote.execution.v2.Capabilities/GetCapabilities".to_owned());
+    for method in [
+        "Capabilities/GetCapabilities",
+        "ActionCache/GetActionResult",
+        "ActionCache/UpdateActionResult",
+        "Execution/Execute",
+        "Execution/WaitExecution",
+    ] {
+        paths.insert(format!("/build.bazel.remote.execution.v2.{method}"));
+    }
+    for method in ["GetOperation", "CancelOperation"] {
+        paths.insert(format!("/google.longrunning.Operations/{method}"));
+    }
     for method in ["Read", "Write", "QueryWriteStatus"] {
         paths.insert(format!("/google.bytestream.ByteStream/{method}"));
     }

@@ -19,6 +19,7 @@ mod link;
 mod oidc;
 mod page;
 mod push;
+mod reapi;
 mod reapi_page;
 mod reapi_probes;
 mod sandbox;
