@@ -465,10 +465,12 @@ impl TestFarm {
         present
     }
 
-    /// Every process of the farm but those that serve it: the coordinator and the resident buildlet.
+    /// Every process of the farm but those that serve it: the coordinator, the resident buildlet, and the
+    /// buildlet's runners, which wait for actions.
     pub fn others(&self) -> Vec<Process> {
         let serving = [self.coordinator_pid(), self.buildlet_pid()];
-        self.everything().into_iter().filter(|p| !serving.contains(&Some(p.pid))).collect()
+        let is_runner = |p: &Process| p.args.get(1).is_some_and(|verb| verb == "runner");
+        self.everything().into_iter().filter(|p| !serving.contains(&Some(p.pid)) && !is_runner(p)).collect()
     }
 
     fn everything(&self) -> Vec<Process> {

@@ -98,8 +98,9 @@ impl Client {
             let metadata = ExecuteOperationMetadata::decode(metadata.value.as_slice()).expect("metadata");
             assert!(!operation.done, "it ended before it ran");
             // Begun, not only given to a machine.
+            let stage = metadata.stage();
             let partial = metadata.partial_execution_metadata.unwrap_or_default();
-            if metadata.stage() == Stage::Executing && partial.execution_start_timestamp.is_some() {
+            if stage == Stage::Executing && partial.execution_start_timestamp.is_some() {
                 return operation.name;
             }
         }
