@@ -3,7 +3,7 @@
 use crate::peers::peer;
 use crate::project::{OBJECTS, Project, TARGETS};
 use crate::{farm, seconds};
-use motefarm_tests::{Mote, Ran, TestFarm, wait};
+use motefarm_tests::{Mote, Ran, TestFarm, processes, wait};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ impl Drop for Bazel<'_> {
 }
 
 /// From `INFO: 241 processes: 12 remote cache hit, 9 internal, 220 remote.`: how many of a kind.
-fn processes(ran: &Ran, kind: &str) -> usize {
+fn counted(ran: &Ran, kind: &str) -> usize {
     let line = ran.stderr.lines().find(|line| line.contains(" processes: ")).unwrap_or_default();
     let kinds = line.split(" processes: ").nth(1).unwrap_or_default().trim_end_matches('.').split(", ");
     let number = kinds.filter_map(|part| part.split_once(' ')).find(|(_, name)| *name == kind);
@@ -61,7 +61,7 @@ fn processes(ran: &Ran, kind: &str) -> usize {
 }
 
 fn took(what: &str, ran: &Ran) {
-    let (cached, remote) = (processes(ran, "remote cache hit"), processes(ran, "remote"));
+    let (cached, remote) = (counted(ran, "remote cache hit"), counted(ran, "remote"));
     wait::say(&format!("bazel: {what}: {:.1} s, {remote} executed, {cached} from the cache", ran.took.as_secs_f64()));
 }
 
@@ -77,7 +77,7 @@ fn bazel_builds_on_the_farm_from_the_cache_after_an_eviction_and_through_deaths(
 
     let ran = bazel.build().ok();
     took("from nothing", &ran);
-    assert!(processes(&ran, "remote") >= TARGETS, "{}", ran.stderr);
+    assert!(counted(&ran, "remote") >= TARGETS, "{}", ran.stderr);
     for n in [0, 7, 19] {
         let app = farm.program(&project.dir.join(format!("bazel-bin/app_{n}"))).ok();
         assert_eq!(app.out(), Project::expected(n));
@@ -86,7 +86,7 @@ fn bazel_builds_on_the_farm_from_the_cache_after_an_eviction_and_through_deaths(
     bazel.clean();
     let ran = bazel.build().ok();
     took("again", &ran);
-    assert!(processes(&ran, "remote cache hit") >= TARGETS && processes(&ran, "remote") == 0, "{}", ran.stderr);
+    assert!(counted(&ran, "remote cache hit") >= TARGETS && counted(&ran, "remote") == 0, "{}", ran.stderr);
 
     let stat = farm.mote(["cas", "stat", "--json"]).ok().json();
     assert!(stat["blobs"].as_u64() > Some(100), "{stat}");
@@ -94,14 +94,14 @@ fn bazel_builds_on_the_farm_from_the_cache_after_an_eviction_and_through_deaths(
     bazel.clean();
     let ran = bazel.build().ok();
     took("after everything was evicted", &ran);
-    assert!(processes(&ran, "remote") >= TARGETS, "{}", ran.stderr);
+    assert!(counted(&ran, "remote") >= TARGETS, "{}", ran.stderr);
 
     let ran = bazel.build_while(1, || {
         farm.kill_buildlet().expect("a buildlet runs");
     });
     took("with the buildlet killed half-way", &ran);
     let ran = ran.ok();
-    assert!(processes(&ran, "remote") >= OBJECTS, "{}", ran.stderr);
+    assert!(counted(&ran, "remote") >= OBJECTS, "{}", ran.stderr);
 
     let ran = bazel.build_while(2, || {
         farm.kill_coordinator();
@@ -110,12 +110,14 @@ fn bazel_builds_on_the_farm_from_the_cache_after_an_eviction_and_through_deaths(
     took("with the coordinator killed half-way", &ran);
     ran.ok();
 
-    // The client's end is nobody's harm: what it asks for afterwards is built.
+    // The client's end is nobody's harm: what it asks for afterwards is built. Its server goes with it.
     bazel.clean();
+    let server: i32 = bazel.call("info").arg("server_pid").ok().out().parse().expect("a process id");
     project.edit(3);
     let build = bazel.build().spawn();
     wait::until_true("a third of the build is done", seconds(120), || project.objects() > OBJECTS / 3);
     build.kill9();
+    processes::kill9(server);
     drop(build);
     let ran = bazel.build().ok();
     took("after the client was killed half-way", &ran);
