@@ -41,7 +41,7 @@ pub(crate) struct Common {
     /// A fact about this machine, for people and schedulers; may be repeated
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
     pub(crate) labels: Vec<(String, String)>,
-    /// A file or directory to show, read-only, inside every instance and action; may be repeated
+    /// A file or directory to show, read-only, inside every instance and, unless it is below /tmp, every action; may be repeated
     #[arg(long = "show", value_name = "PATH")]
     pub(crate) show: Vec<PathBuf>,
     /// Run instances and actions as plain processes even where a sandbox could be had

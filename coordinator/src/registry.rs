@@ -56,7 +56,7 @@ impl Session {
         link: Arc<dyn Link>,
         join_token_id: Option<String>,
     ) -> Self {
-        let offer = Offer::new(&host_type, &description.sandbox, &description.labels);
+        let offer = Offer::new(&host_type, &description.action_sandbox, &description.labels);
         Self {
             buildlet_id: description.buildlet_id.clone(),
             host_type,

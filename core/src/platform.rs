@@ -53,7 +53,7 @@ impl Demand {
 pub struct Offer(BTreeMap<String, BTreeSet<String>>);
 
 impl Offer {
-    /// What a machine of this type offers: `host-type`, `sandbox`, the labels it was given, and, in every
+    /// What a machine of this type offers: `host-type`, `sandbox` (how actions are kept apart), the labels it was given, and, in every
     /// spelling that clients are known to use, `OSFamily`, `ISA` and `Arch`. A label wins over those.
     pub fn new<'a>(
         host_type: &HostType,

@@ -162,8 +162,10 @@ fn host(show: &[(PathBuf, PathBuf)], hide: &Path) -> io::Result<Vec<String>> {
         .filter(|name| name.to_str().is_some_and(|name| ETC.contains(&name) || name.starts_with(ETC_PREFIX)));
     let etc = etc.map(|name| Path::new("/etc").join(name)).map(|path| (path.clone(), path));
     for (from, to) in etc.chain(show.iter().cloned()) {
+        // What each action has of its own nothing can be shown in.
+        let own = [DEV, PROC, TMP].iter().any(|own| to.starts_with(Path::new("/").join(own)));
         let to = below(HOST, &to);
-        if shown.iter().any(|part| to.starts_with(part)) {
+        if own || shown.iter().any(|part| to.starts_with(part)) {
             continue;
         }
         let from = below(OLD, &from);

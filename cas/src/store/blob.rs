@@ -3,6 +3,7 @@
 use super::StoreError;
 use bytes::Bytes;
 use motefarm_core::Digest;
+use motefarm_core::digest::DigestHasher;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -89,6 +90,21 @@ impl Blob {
             offset += read as u64;
         }
         Ok(())
+    }
+
+    /// Reads and hashes all of it: whether it is what this digest says, on this disk, today.
+    pub fn is(&self, digest: &Digest) -> io::Result<bool> {
+        let mut buf = vec![0; COPY_BYTES];
+        let (mut hasher, mut offset) = (DigestHasher::new(), 0);
+        loop {
+            match self.read_at(&mut buf, offset)? {
+                0 => return Ok(hasher.finish() == *digest),
+                read => {
+                    hasher.update(&buf[..read]);
+                    offset += read as u64;
+                }
+            }
+        }
     }
 
     fn read_all(&self) -> io::Result<Bytes> {

@@ -80,7 +80,9 @@ impl FakeLink {
     /// One that also has action slots, on which actions do what the script says.
     #[must_use]
     pub fn acting(mut self, action_slots: u64, script: Script) -> Self {
-        Arc::make_mut(&mut self.description).action_slots = action_slots;
+        let description = Arc::make_mut(&mut self.description);
+        description.action_slots = action_slots;
+        description.action_sandbox = "namespaces".to_owned();
         self.script = Some(script);
         self
     }

@@ -15,8 +15,9 @@ use motefarm_proto::reapi::{
     ExecuteResponse, FileNode, WaitExecutionRequest, batch_update_blobs_request, command,
 };
 use motefarm_tests::rpc::Rpc;
-use motefarm_tests::{TestFarm, files, wait};
+use motefarm_tests::{TestFarm, files, processes, wait};
 use prost::Message as _;
+use std::fs;
 use std::path::Path;
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
@@ -193,31 +194,44 @@ fn a_kill_in_the_middle_of_an_action_costs_nothing_but_time() {
     let farm = farm().start();
     let client = Client::new(&farm);
     let slow = |name: &str| client.action(&["sh", "-c", "sleep 2; echo $0 >out", name], &[]);
+    // Of an attempt that was cut off nothing goes on, and nothing is left.
+    let nothing_left = |name: &str| {
+        let scratch = farm.buildlet_data().join("actions");
+        wait::until_true("an attempt is gone", seconds(20), || {
+            processes::with_arg(name).is_empty() && fs::read_dir(&scratch).map_or(0, Iterator::count) == 0
+        });
+    };
+
+    // Names that no other process on the machine has among its arguments.
+    let [one, two, three] = [1, 2, 3].map(|n| format!("action-{n}-{:08x}", rand::random::<u32>()));
+    let echoed = |name: &str| format!("{name}\n").into_bytes();
 
     // The buildlet: another attempt, unseen but for the stages.
-    let action = slow("buildlet");
+    let action = slow(&one);
     let mut stream = client.begin(&action).expect("an operation");
     client.running(&mut stream);
     assert!(farm.kill_buildlet().is_some());
-    assert_eq!(client.out(&client.end(stream).expect("an end")), b"buildlet\n");
+    assert_eq!(client.out(&client.end(stream).expect("an end")), echoed(&one));
+    nothing_left(&one);
 
     // The client: whoever comes back finds it.
-    let action = slow("client");
+    let action = slow(&two);
     let mut stream = client.begin(&action).expect("an operation");
     let name = client.running(&mut stream);
     drop(stream);
     let again = client.wait_for(&name).expect("the operation goes on");
-    assert_eq!(client.out(&client.end(again).expect("an end")), b"client\n");
+    assert_eq!(client.out(&client.end(again).expect("an end")), echoed(&two));
 
     // The coordinator: the operation is unknown, and asking anew works.
-    let action = slow("coordinator");
+    let action = slow(&three);
     let mut stream = client.begin(&action).expect("an operation");
     let name = client.running(&mut stream);
     farm.kill_coordinator();
     client.end(stream).expect_err("the connection is gone");
+    nothing_left(&three);
     farm.start_coordinator();
     assert_eq!(client.wait_for(&name).expect_err("it died with the coordinator").code(), Code::NotFound);
-    assert_eq!(client.out(&client.execute(&action)), b"coordinator\n");
+    assert_eq!(client.out(&client.execute(&action)), echoed(&three));
 
     store_is_whole(&farm);
     assert!(client.execute(&action).cached_result);

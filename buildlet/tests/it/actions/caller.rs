@@ -199,6 +199,9 @@ impl Came {
     /// The content of an output that was sent.
     pub(crate) fn blob(&self, digest: Option<&reapi::Digest>) -> Vec<u8> {
         let digest = convert::reapi_digest(digest.unwrap()).unwrap();
+        if digest == Digest::EMPTY {
+            return Vec::new();
+        }
         let (_, store) = self.outputs.as_ref().unwrap();
         store.read(&digest, u64::MAX).unwrap().expect("an output that was not sent").to_vec()
     }
@@ -246,10 +249,7 @@ pub(crate) async fn run_with(client: &mut Client, start: RunActionStart, blobs: 
         Ok(call) => call,
         Err(status) => return Came { status: Some(status), ..came },
     };
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), StoreLimits::default()).unwrap();
-    let mut receiver = BatchReceiver::new(store.clone());
-    came.outputs = Some((dir, store.clone()));
+    let mut receiver = None;
     loop {
         match call.next().await {
             Err(status) => {
@@ -269,7 +269,15 @@ pub(crate) async fn run_with(client: &mut Client, start: RunActionStart, blobs: 
                 came.offered += outputs.digests.len();
                 call.say(Input::Wanted(RunActionWanted { digests: outputs.digests }));
             }
-            Ok(Some(Output::Blobs(batch))) => receiver.accept(batch).unwrap(),
+            Ok(Some(Output::Blobs(batch))) => {
+                let receiver = receiver.get_or_insert_with(|| {
+                    let dir = tempfile::tempdir().unwrap();
+                    let store = Store::open(dir.path(), StoreLimits::default()).unwrap();
+                    came.outputs = Some((dir, store.clone()));
+                    BatchReceiver::new(store)
+                });
+                receiver.accept(batch).unwrap();
+            }
             Ok(Some(Output::Finished(finished))) => {
                 match finished.end.unwrap() {
                     End::Result(result) => came.result = Some(reapi::ActionResult::decode(result).unwrap()),
@@ -279,7 +287,9 @@ pub(crate) async fn run_with(client: &mut Client, start: RunActionStart, blobs: 
                     }
                     End::Failed(failed) => came.failed = Some(failed),
                 }
-                receiver.finish().unwrap();
+                if let Some(receiver) = receiver {
+                    receiver.finish().unwrap();
+                }
                 assert!(call.next().await.unwrap().is_none(), "finished is the last word");
                 return came;
             }

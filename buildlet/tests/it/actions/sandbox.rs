@@ -49,7 +49,7 @@ async fn nothing_of_one_action_is_there_for_the_next() {
     let leave = "echo x > /tmp/left; echo x > /dev/shm/left; echo x > /left; ipcmk -M 100 || true";
     assert_eq!(run_job(&mut client, &Job::sh(leave)).await.result().exit_code, 0);
     for _ in 0..4 {
-        let look = "ls /tmp /dev/shm; ls /left 2>/dev/null; (ipcs -m || true) | grep -c 0x";
+        let look = "ls -A /tmp; ls -A /dev/shm; ls /left 2>/dev/null; (ipcs -m || true) | grep -c 0x";
         assert_eq!(run_job(&mut client, &Job::sh(look)).await.stdout(), "0\n");
     }
     buildlet.finish().await;
@@ -100,7 +100,8 @@ async fn what_the_input_has_the_system_has_not() {
 
 #[tokio::test]
 async fn the_operator_shows_more_and_the_farms_own_data_stays_hidden() {
-    let shown = tempfile::tempdir().unwrap();
+    // Not below /tmp, which is an action's own.
+    let shown = tempfile::tempdir_in("/var/tmp").unwrap();
     fs::write(shown.path().join("tool"), "shown").unwrap();
     let path = shown.path().to_str().unwrap().to_owned();
     let place = tempfile::tempdir_in(shown.path()).unwrap();
@@ -111,7 +112,6 @@ async fn the_operator_shows_more_and_the_farms_own_data_stays_hidden() {
         eprintln!("SKIPPED: {}", described.action_sandbox_reason);
     } else {
         let data = buildlet.data();
-        // The directory it lies in is the input's /tmp otherwise.
         let script = format!("cat {path}/tool; echo x > {path}/x; ls -A {}", data.display());
         let came = run_job(&mut client, &Job::sh(&script)).await;
         assert_eq!(came.stdout(), "shown", "{}", came.stderr());

@@ -11,6 +11,7 @@ use crate::link::{LinkError, LinkStream};
 use crate::registry::Session;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use motefarm_cas::store::BlobSource as _;
 use motefarm_core::{Digest, Timestamp};
 use motefarm_proto::convert::{self, FieldError};
 use motefarm_proto::mote::run_action_finished::End;
@@ -168,11 +169,36 @@ impl Attempt<'_> {
         if !lacking.is_empty() {
             return Err(FarmError::MissingBlobs(lacking).into());
         }
-        if !self.session.reads_farm_store {
-            let sent = transfer::forward(self.app, self.session, needed).await;
-            sent.map_err(|error| AttemptError::Again(error.to_string()))?;
+        if self.session.reads_farm_store {
+            // It looked at the very same, and found it wanting.
+            self.check(needed).await?;
+        } else if let Err(error) = transfer::forward(self.app, self.session, needed.clone()).await {
+            self.check(needed).await?;
+            return Err(AttemptError::Again(error.to_string()));
         }
         self.say(Input::Again(mote::RunActionAgain {})).await
+    }
+
+    /// Throws away those of these blobs that are not what their digests say, for the client to bring them
+    /// again.
+    async fn check(&self, digests: Vec<Digest>) -> Result<(), AttemptError> {
+        let cas = self.app.cas.clone();
+        let wrong = blocking(move || {
+            let mut wrong = Vec::new();
+            for digest in digests {
+                // Gone, or not readable, is as bad as wrong.
+                let is_right = cas.open(&digest)?.is_some_and(|blob| blob.is(&digest).unwrap_or(false));
+                if !is_right {
+                    cas.discard(&digest);
+                    wrong.push(digest);
+                }
+            }
+            Ok(wrong)
+        });
+        match wrong.await? {
+            wrong if wrong.is_empty() => Ok(()),
+            wrong => Err(FarmError::MissingBlobs(wrong).into()),
+        }
     }
 
     /// What is known of the execution before it has ended.

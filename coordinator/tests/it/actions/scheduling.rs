@@ -191,6 +191,35 @@ async fn a_buildlet_with_a_store_of_its_own_is_sent_what_it_lacks() {
 }
 
 #[tokio::test]
+async fn an_input_that_went_bad_on_our_disk_is_asked_for_again() {
+    // More than a megabyte: a file of its own, to be spoiled.
+    const INPUT: &[u8] = &[7; 3 << 19];
+    let play = script(|mut action| async move {
+        // A machine reads inputs before it uses them.
+        let digests = vec![Digest::of(INPUT).into()];
+        if action.number == 0 {
+            action.say(Output::Missing(RunActionMissing { digests })).await;
+            action.hear().await;
+        }
+        action.put(&[b"made"]).await;
+        action.result(&result_with(b"made")).await;
+    });
+    let (bench, _buildlet) = Bench::with("", 1, play).await;
+    let input = FileNode { name: "in".to_owned(), digest: Some(bench.put(INPUT)), ..FileNode::default() };
+    let root = bench.put(&Directory { files: vec![input], ..Directory::default() }.encode_to_vec());
+    let action = bench.action_with("a", |action, _| action.input_root_digest = Some(root.clone()));
+    let hash = Digest::of(INPUT).hash_hex();
+    let path = bench.farm.dir().join("cas/large").join(&hash[..2]).join(&hash);
+    std::fs::write(&path, [vec![7; (3 << 19) - 1], vec![8]].concat()).unwrap();
+    let ended = bench.execute(of(&action)).await.unwrap();
+    assert_eq!(code(&ended), Code::FailedPrecondition);
+    assert_eq!(precondition::missing_in(&ended.status.unwrap()), [Digest::of(INPUT)]);
+    bench.put(INPUT);
+    let ended = bench.execute(of(&action)).await.unwrap();
+    assert_eq!(code(&ended), Code::Ok, "{}", why(&ended));
+}
+
+#[tokio::test]
 async fn what_is_not_what_it_is_said_to_be_never_becomes_a_result() {
     let play = script(|mut action| async move {
         let right = Digest::of(b"right");
