@@ -28,16 +28,15 @@ packages() {
 
 # Bazel 4.2.3 of Debian, and the compiler that it builds with.
 bazel() {
-  command -v bazel >/dev/null 2>&1 || packages bazel-bootstrap
-  command -v g++ >/dev/null 2>&1 || packages g++
+  { command -v bazel >/dev/null 2>&1 || packages bazel-bootstrap; } && { command -v g++ >/dev/null 2>&1 || packages g++; }
 }
 
 # moon 2.5.5 from npm: a program, nothing of it is installed.
 moon() {
   local dir=$MOTE_INTEROP_PEERS/moon
-  command -v git >/dev/null 2>&1 || packages git
+  command -v git >/dev/null 2>&1 || packages git || return 1
   [ -x "$dir/node_modules/@moonrepo/core-linux-x64-gnu/moon" ] && return 0
-  command -v npm >/dev/null 2>&1 || packages npm
+  command -v npm >/dev/null 2>&1 || packages npm || return 1
   mkdir -p "$dir"
   npm install --prefix "$dir" --ignore-scripts --no-audit --no-fund --silent @moonrepo/core-linux-x64-gnu@2.5.5 >/dev/null
 }

@@ -56,7 +56,7 @@ fn methods() -> BTreeSet<String> {
 }
 
 /// The gRPC status of an empty call.
-fn status(rpc: &Rpc, path: &str) -> Code {
+pub(crate) fn status(rpc: &Rpc, path: &str) -> Code {
     let request = http::Request::post(format!("http://farm{path}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")

@@ -20,6 +20,7 @@ mod oidc;
 mod page;
 mod push;
 mod reapi;
+mod reapi_commands;
 mod reapi_page;
 mod reapi_probes;
 mod sandbox;

@@ -1,19 +1,22 @@
 //! `docs/reapi.md` says of every call and field what becomes of it, and which test shows it.
 
+use crate::farm;
+use crate::identity::status;
 use crate::security::{root, tests_in};
 use motefarm_coordinator::identity::rule;
-use std::collections::BTreeSet;
+use motefarm_tests::rpc::Rpc;
+use std::collections::BTreeMap;
 use std::fs;
+use tonic::Code;
 
 /// The services of the page, with their packages.
-const SERVICES: [(&str, &str); 7] = [
+const SERVICES: [(&str, &str); 6] = [
     ("Capabilities", "build.bazel.remote.execution.v2"),
     ("ContentAddressableStorage", "build.bazel.remote.execution.v2"),
     ("ActionCache", "build.bazel.remote.execution.v2"),
     ("Execution", "build.bazel.remote.execution.v2"),
     ("ByteStream", "google.bytestream"),
     ("Operations", "google.longrunning"),
-    ("Fetch", "build.bazel.remote.asset.v1"),
 ];
 
 /// Rows of the table below a heading, each as its cells.
@@ -29,7 +32,7 @@ fn rows(heading: &str) -> Vec<Vec<String>> {
 fn every_call_and_field_names_a_test_that_is_there() {
     for heading in ["Calls", "Fields"] {
         let rows = rows(heading);
-        assert!(rows.len() > 10, "{heading}: the table is found: {}", rows.len());
+        assert!(rows.len() > 20, "{heading}: the table is found: {}", rows.len());
         for row in rows {
             let named = row.last().map(String::as_str).unwrap_or_default();
             let tests: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
@@ -42,20 +45,32 @@ fn every_call_and_field_names_a_test_that_is_there() {
     }
 }
 
-#[test]
-fn what_is_done_is_served_and_what_is_refused_is_not() {
-    let mut seen = BTreeSet::new();
+/// The page's calls as paths, and whether they are done.
+fn calls() -> BTreeMap<String, bool> {
+    let mut calls = BTreeMap::new();
     for row in rows("Calls") {
         let call = row[0].trim_matches('`');
         let (service, method) = call.split_once('.').unwrap_or_else(|| panic!("{call} is not Service.Method"));
         let package = SERVICES.iter().find(|(name, _)| *name == service).map(|(_, package)| package);
         let package = package.unwrap_or_else(|| panic!("{service} is of no known package"));
-        let served = rule(&format!("/{package}.{service}/{method}")).is_some();
-        match row[1].split(':').next().unwrap_or_default() {
-            "done" => assert!(served, "{call} is said to be done and has no rule in identity.rs"),
-            "refused" => {}
+        let done = match row[1].split(':').next().unwrap_or_default() {
+            "done" => true,
+            "refused" => false,
             other => panic!("{call}: {other:?} is neither done nor refused"),
-        }
-        assert!(seen.insert(call.to_owned()), "{call} twice");
+        };
+        assert_eq!(calls.insert(format!("/{package}.{service}/{method}"), done), None, "{call} twice");
     }
+    calls
+}
+
+#[test]
+fn what_is_refused_is_unimplemented_on_the_port() {
+    let farm = farm().start();
+    let rpc = Rpc::connect(&farm.profile(), None);
+    for (path, done) in calls() {
+        assert!(!done || rule(&path).is_some(), "{path} is said to be done and has no rule in identity.rs");
+        assert_eq!(status(&rpc, &path) == Code::Unimplemented, !done, "{path}");
+    }
+    drop(rpc);
+    farm.finish();
 }
