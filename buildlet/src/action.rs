@@ -3,7 +3,7 @@
 //!
 //! * [`asked`], [`declared`], [`ending`], [`output_tree`]: what is asked for and what came of it; pure.
 //! * [`inputs`], [`materialize`]: from digests to files. [`collect`]: and back.
-//! * [`runners`]: the processes that start commands. [`place`]: the directory.
+//! * [`runners`]: the processes that start commands. [`place`], [`places`]: the directories.
 //! * [`talk`]: what is said to the caller and heard. [`run`]: all of it, in order.
 //!
 //! Nothing is kept over a restart: an action ends with its caller's stream.
@@ -21,6 +21,7 @@ mod machine;
 mod materialize;
 mod output_tree;
 mod place;
+mod places;
 mod result;
 mod run;
 mod runners;
@@ -38,6 +39,7 @@ use motefarm_proto::convert::FieldError;
 use motefarm_proto::mote::run_action_input::Input;
 use motefarm_proto::mote::run_action_output::Output;
 use motefarm_proto::mote::{RunActionInput, RunActionOutput};
+use places::Places;
 use run::Run;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,13 +60,16 @@ pub(crate) struct Actions {
     agent: Arc<Agent>,
     blobs: Blobs,
     runners: Runners,
+    places: Places,
     slots: Arc<Semaphore>,
 }
 
 impl Actions {
     pub(crate) fn new(agent: Arc<Agent>, blobs: Blobs, runners: Runners) -> Self {
         let slots = usize::try_from(agent.settings.action_slots).unwrap_or(0).min(Semaphore::MAX_PERMITS);
-        Self { agent, blobs, runners, slots: Arc::new(Semaphore::new(slots)) }
+        // One is cleared while the next action has another.
+        let places = Places::new(agent.clone(), 2 * slots);
+        Self { agent, blobs, runners, places, slots: Arc::new(Semaphore::new(slots)) }
     }
 
     /// Takes a slot and runs what is asked for; the answers come as they are made.

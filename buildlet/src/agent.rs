@@ -125,6 +125,11 @@ impl Agent {
         Ok(())
     }
 
+    /// Something was moved to where the wiper looks.
+    pub(crate) fn wipe_soon(&self) {
+        self.wiping.notify_one();
+    }
+
     /// Actions end with the buildlet that ran them; what they left does now.
     fn set_actions_aside(&self) -> Result<(), AgentError> {
         let dir = self.data.actions();

@@ -4,7 +4,7 @@
 use crate::keeper_client::bounded;
 use crate::{runner, wire};
 use motefarm_proto::mote::runner_request::Request;
-use motefarm_proto::mote::{RunnerReply, RunnerRequest, RunnerRun, RunnerSetup};
+use motefarm_proto::mote::{RunnerPart, RunnerReply, RunnerRequest, RunnerRun, RunnerSetup};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
@@ -26,7 +26,7 @@ pub(crate) struct Runner {
     connection: UnixStream,
     process: Child,
     /// Entries of an action's root that its sandbox can show.
-    pub(crate) offered: Vec<String>,
+    pub(crate) offered: Vec<RunnerPart>,
 }
 
 impl Runner {

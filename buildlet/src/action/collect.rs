@@ -16,6 +16,7 @@ use motefarm_cas::tree::{
 use motefarm_core::Digest;
 use motefarm_core::digest::DigestHasher;
 use motefarm_proto::convert::to_reapi_digest;
+use motefarm_proto::mote::RunnerPart;
 use motefarm_proto::reapi::protobuf::{Timestamp, UInt32Value};
 use motefarm_proto::reapi::{ActionResult, NodeProperties, OutputDirectory, OutputFile, OutputSymlink};
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, readlinkat};
@@ -37,7 +38,7 @@ pub(super) struct Collector<'a> {
     pub(super) root: BorrowedFd<'a>,
     pub(super) path: &'a Path,
     /// Entries of the root that are the system's and not the action's.
-    pub(super) shown: &'a [String],
+    pub(super) shown: &'a [RunnerPart],
     pub(super) bounds: Bounds,
     pub(super) stop: &'a CancellationToken,
     left: Bounds,
@@ -50,7 +51,7 @@ impl<'a> Collector<'a> {
     pub(super) fn new(
         root: BorrowedFd<'a>,
         path: &'a Path,
-        shown: &'a [String],
+        shown: &'a [RunnerPart],
         bounds: Bounds,
         stop: &'a CancellationToken,
     ) -> Self {
@@ -215,7 +216,7 @@ impl<'a> Collector<'a> {
         for entry in Dir::read_from(dir).map_err(at)? {
             let entry = entry.map_err(at)?;
             let name = entry.file_name().to_bytes();
-            let is_system = path.as_os_str().is_empty() && self.shown.iter().any(|shown| shown.as_bytes() == name);
+            let is_system = path.as_os_str().is_empty() && self.shown.iter().any(|shown| shown.name.as_bytes() == name);
             if !matches!(name, b"." | b"..") && !is_system {
                 names.push(name.to_vec());
             }

@@ -19,7 +19,7 @@ use motefarm_core::{Clock as _, Digest, SystemClock};
 use motefarm_proto::mote::run_action_finished::End;
 use motefarm_proto::mote::run_action_output::Output;
 use motefarm_proto::mote::{
-    RunActionFinished, RunActionStarted, RunActionTimedOut, RunnerReply, RunnerRun, RunnerStream,
+    RunActionFinished, RunActionStarted, RunActionTimedOut, RunnerPart, RunnerReply, RunnerRun, RunnerStream,
 };
 use motefarm_proto::reapi::ActionResult;
 use prost::Message as _;
@@ -43,7 +43,7 @@ struct Ran {
     reply: RunnerReply,
     /// Of the machine, before it ran.
     oom_kills: u64,
-    shown: Vec<String>,
+    shown: Vec<RunnerPart>,
 }
 
 impl Run {
@@ -61,8 +61,9 @@ impl Run {
     }
 
     async fn act(&mut self) -> Result<End, ActionError> {
-        let place = Arc::new(self.prepare().await?);
-        let ran = self.run(&place).await?;
+        let mut place = self.prepare().await?;
+        let ran = self.run(&mut place).await?;
+        let place = Arc::new(place);
         self.times.ended = SystemClock.now();
         let kills = ran.oom_kills;
         let ending = Ending::of(&ran.reply, self.asked.bounds, || machine::signs(&place.path, kills));
@@ -74,6 +75,11 @@ impl Run {
         result.exit_code = code;
         let compressed = !self.actions.agent.settings.reads_farm_store;
         self.talk.hand_over(blobs, compressed).await?;
+        if let Some(place) = Arc::into_inner(place) {
+            let actions = self.actions.clone();
+            // Behind: whoever comes at once makes another.
+            tokio::task::spawn_blocking(move || actions.places.give_back(place));
+        }
         self.times.handed_over = SystemClock.now();
         stamp(&mut result, &self.actions.agent.identity.worker(), &self.times);
         let result = result.encode_to_vec().into();
@@ -89,15 +95,13 @@ impl Run {
         loop {
             let (tree, _pin) = self.fetch(&mut asked_for).await?;
             self.times.fetched = SystemClock.now();
-            let place = Place::make(&self.actions.agent)?;
-            match self.materialize(&place, tree).await {
-                Ok(()) => return Ok(place),
+            match self.materialize(tree).await {
+                Ok(place) => return Ok(place),
                 Err(ActionError::Wrong { digest, path }) => {
                     tracing::error!(%digest, path, operation = self.asked.operation, "an input is not what it should be");
                     let blobs = self.actions.blobs.clone();
                     blocking(move || {
                         blobs.discard(&digest);
-                        drop(place);
                         Ok(())
                     })
                     .await?;
@@ -138,22 +142,27 @@ impl Run {
         Ok(())
     }
 
-    async fn materialize(&self, place: &Place, tree: Arc<Tree>) -> Result<(), ActionError> {
-        let root = place.root.try_clone().map_err(ActionError::io("no descriptor for an action"))?;
-        let (blobs, asked, stop) = (self.actions.blobs.clone(), self.asked.clone(), self.stop.clone());
+    async fn materialize(&self, tree: Arc<Tree>) -> Result<Place, ActionError> {
+        let (actions, asked, stop) = (self.actions.clone(), self.asked.clone(), self.stop.clone());
         blocking(move || {
-            Materializer::new(&tree, &blobs, &stop).fill(root.as_fd(), &asked.root)?;
-            asked.outputs.parents().iter().try_for_each(|parent| make_dirs(root.as_fd(), parent))?;
-            check_work_dir(root.as_fd(), &asked.work_dir)
+            let inputs = tree.directory(&asked.root).into_iter().flat_map(|contents| &contents.entries);
+            let outputs = asked.outputs.outputs.iter().filter_map(|output| output.path.parts().next());
+            let names = inputs.map(|entry| &entry.name[..]).chain(outputs.map(str::as_bytes)).collect();
+            let place = actions.places.take(&names)?;
+            let root = place.root.as_fd();
+            Materializer::new(&tree, &actions.blobs, &stop).fill(root, &asked.root)?;
+            asked.outputs.parents().iter().try_for_each(|parent| make_dirs(root, parent))?;
+            check_work_dir(root, &asked.work_dir)?;
+            Ok(place)
         })
         .await
     }
 
-    async fn run(&mut self, place: &Place) -> Result<Ran, ActionError> {
+    async fn run(&mut self, place: &mut Place) -> Result<Ran, ActionError> {
         let actions = self.actions.clone();
         let lost = |error| ActionError::machine(format!("the command could not be run: {error}"));
         let mut runner = actions.runners.take(&actions.agent.program).await.map_err(lost)?;
-        let checked = shown(&runner.offered, place.root.as_fd(), &self.asked);
+        let checked = shown(&runner.offered, place, &self.asked);
         let shown = match checked {
             Ok(shown) => shown,
             Err(error) => {
@@ -174,7 +183,7 @@ impl Run {
             env: self.asked.env.clone(),
             timeout_ms: u64::try_from(self.asked.timeout.as_millis()).unwrap_or(u64::MAX),
             most_bytes: self.asked.bounds.bytes,
-            shown: shown.clone(),
+            shown: shown.iter().map(|part| part.name.clone()).collect(),
         };
         let oom_kills = machine::oom_kills();
         let said = self.talk.say(Output::Started(started)).await;
@@ -185,6 +194,7 @@ impl Run {
         match reply {
             Ok(reply) => {
                 actions.runners.give_back(runner);
+                place.furniture.clone_from(&shown);
                 Ok(Ran { reply, oom_kills, shown })
             }
             Err(error) => {

@@ -146,7 +146,11 @@ fn furnish(action: &Path, shown: &[String]) -> io::Result<()> {
 fn part(from: &Path, to: &Path) -> io::Result<()> {
     let meta = fs::symlink_metadata(from)?;
     if meta.is_symlink() {
-        return symlink(fs::read_link(from)?, to);
+        let target = fs::read_link(from)?;
+        return match symlink(&target, to) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && fs::read_link(to)? == target => Ok(()),
+            made => made,
+        };
     }
     if meta.is_dir() {
         directory(to)?;
@@ -156,7 +160,7 @@ fn part(from: &Path, to: &Path) -> io::Result<()> {
     bind(from, to)
 }
 
-/// A directory to mount something on: made, or the input's own, but never what a link of it leads to.
+/// A directory to mount something on: made, or there, but never what a link leads to.
 fn directory(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),

@@ -13,6 +13,7 @@
 //! after the other; nobody in them may change any of it. The network has a loopback and nothing else.
 
 use super::cell::{DEV, PROC, TMP};
+use motefarm_proto::mote::RunnerPart;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use rustix::thread::CapabilitySet;
@@ -51,7 +52,7 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
 /// See the module.
 pub(super) struct Template {
     /// Entries of [`HOST`].
-    parts: Vec<String>,
+    parts: Vec<RunnerPart>,
 }
 
 impl Template {
@@ -78,8 +79,9 @@ impl Template {
     }
 
     /// Entries of an action's root that can be shown in it.
-    pub(super) fn offered(&self) -> Vec<String> {
-        self.parts.iter().cloned().chain([DEV, PROC, TMP].map(str::to_owned)).collect()
+    pub(super) fn offered(&self) -> Vec<RunnerPart> {
+        let own = [DEV, PROC, TMP].map(|name| RunnerPart { name: name.to_owned(), link: String::new() });
+        self.parts.iter().cloned().chain(own).collect()
     }
 }
 
@@ -137,15 +139,20 @@ fn devices() -> io::Result<()> {
 }
 
 /// Fills [`HOST`] and names what is in it.
-fn host(show: &[(PathBuf, PathBuf)], hide: &Path) -> io::Result<Vec<String>> {
+fn host(show: &[(PathBuf, PathBuf)], hide: &Path) -> io::Result<Vec<RunnerPart>> {
     let host = Path::new(HOST);
     memory(host)?;
-    let mut parts = Vec::new();
+    let mut parts: Vec<RunnerPart> = Vec::new();
     let mut shown = Vec::new();
     for name in SYSTEM {
         let (from, to) = (below(OLD, Path::new(name)), host.join(name));
+        let mut link = String::new();
         match fs::symlink_metadata(&from) {
-            Ok(meta) if meta.is_symlink() => symlink(fs::read_link(&from)?, &to).map_err(at("make", &to))?,
+            Ok(meta) if meta.is_symlink() => {
+                let target = fs::read_link(&from)?;
+                symlink(&target, &to).map_err(at("make", &to))?;
+                link = target.to_string_lossy().into_owned();
+            }
             Ok(meta) if meta.is_dir() => {
                 make_dir(&to)?;
                 bind(&from, &to, Bind::ReadOnly)?;
@@ -153,7 +160,7 @@ fn host(show: &[(PathBuf, PathBuf)], hide: &Path) -> io::Result<Vec<String>> {
             }
             _ => continue,
         }
-        parts.push(name.to_owned());
+        parts.push(RunnerPart { name: name.to_owned(), link });
     }
     let etc = fs::read_dir(below(OLD, Path::new("etc"))).map(|all| all.flatten().collect()).unwrap_or(Vec::new());
     let etc = etc
@@ -181,9 +188,9 @@ fn host(show: &[(PathBuf, PathBuf)], hide: &Path) -> io::Result<Vec<String>> {
         shown.push(to.clone());
         let top = to.strip_prefix(HOST).ok().and_then(|path| path.components().next());
         if let Some(top) = top.and_then(|top| top.as_os_str().to_str())
-            && !parts.iter().any(|part| part == top)
+            && !parts.iter().any(|part| part.name == top)
         {
-            parts.push(top.to_owned());
+            parts.push(RunnerPart { name: top.to_owned(), link: String::new() });
         }
     }
     let hidden = below(HOST, hide);

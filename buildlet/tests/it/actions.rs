@@ -43,9 +43,18 @@ async fn sandboxed() -> Option<(Client, Buildlet)> {
     None
 }
 
+/// Of actions, but for places in which nothing is.
 async fn nothing_is_left(buildlet: &Buildlet) {
     let actions = buildlet.data().join("actions");
-    eventually("no action's directory is left", || fs::read_dir(&actions).unwrap().count() == 0).await;
+    let is_bare = |place: fs::DirEntry| {
+        let root = fs::read_dir(place.path().join("root")).map(|all| all.flatten().collect()).unwrap_or(Vec::new());
+        let is_furniture = |entry: &fs::DirEntry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => fs::read_dir(entry.path()).is_ok_and(|mut all| all.next().is_none()),
+            kind => kind.is_ok_and(|kind| kind.is_symlink()),
+        };
+        root.iter().all(is_furniture) && fs::read_dir(place.path()).is_ok_and(|all| all.count() == 2)
+    };
+    eventually("only bare places are left", || fs::read_dir(&actions).unwrap().flatten().all(is_bare)).await;
 }
 
 #[tokio::test]
