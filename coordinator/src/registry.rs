@@ -61,7 +61,8 @@ impl Session {
             buildlet_id: description.buildlet_id.clone(),
             host_type,
             slots: description.lease_slots,
-            action_slots: description.action_slots,
+            // One that does not say how it keeps them apart is from before there were actions.
+            action_slots: if description.action_sandbox.is_empty() { 0 } else { description.action_slots },
             offer,
             sandboxed: description.sandbox != "none",
             reads_farm_store: description.reads_farm_store,

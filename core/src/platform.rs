@@ -8,6 +8,20 @@ pub const MAX_PROPERTIES: usize = 100;
 /// Longest name or value of a property, in bytes.
 pub const MAX_PROPERTY_BYTES: usize = 4096;
 
+/// What runs actions is Linux. The API's lexicon has lower case, examples a capital.
+const SYSTEM: &[&str] = &["linux", "Linux"];
+/// Spellings of processors: the API's lexicon, the kernel's, Go's.
+const PROCESSORS: &[&[&str]] = &[
+    &["x86-64", "x86_64", "amd64"],
+    &["arm-a64", "aarch64", "arm64"],
+    &["x86-32", "x86", "386"],
+    &["arm"],
+    &["riscv64"],
+    &["ppc64le"],
+    &["s390x"],
+    &["loong64"],
+];
+
 /// The properties an action asks for, by name and value; a name may occur with several values, all of
 /// which are asked for. Equal demands are equal values, whatever order they came in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,25 +75,24 @@ impl Offer {
         labels: impl IntoIterator<Item = (&'a String, &'a String)>,
     ) -> Self {
         let mut offer = Self::default();
-        let mut parts = host_type.as_str().split('-');
-        offer.insert("OSFamily", systems(parts.next().unwrap_or_default()));
-        let processors = processors(parts.next().unwrap_or_default());
-        offer.insert("ISA", processors.clone());
-        offer.insert("Arch", processors);
-        offer.insert("host-type", vec![host_type.to_string()]);
+        offer.insert("OSFamily", SYSTEM);
+        // Host types are called as their operator likes; only what is surely a processor is taken for one.
+        let spellings = PROCESSORS.iter().find(|known| host_type.as_str().split('-').any(|part| known.contains(&part)));
+        if let Some(spellings) = spellings {
+            offer.insert("ISA", spellings);
+            offer.insert("Arch", spellings);
+        }
+        offer.insert("host-type", &[host_type.as_str()]);
         for (name, value) in labels {
-            offer.insert(name, vec![value.clone()]);
+            offer.insert(name, &[value]);
         }
         // After the labels: nobody may call themselves sandboxed.
-        offer.insert("sandbox", vec![sandbox.to_owned()]);
+        offer.insert("sandbox", &[sandbox]);
         offer
     }
 
-    fn insert(&mut self, name: &str, values: Vec<String>) {
-        let values: BTreeSet<String> = values.into_iter().filter(|value| !value.is_empty()).collect();
-        if !values.is_empty() {
-            self.0.insert(name.to_owned(), values);
-        }
+    fn insert(&mut self, name: &str, values: &[&str]) {
+        self.0.insert(name.to_owned(), values.iter().map(|value| (*value).to_owned()).collect());
     }
 
     /// Whether this machine has all that is asked for.
@@ -115,32 +128,6 @@ pub fn unmet_by_all<'a>(demand: &Demand, offers: impl IntoIterator<Item = &'a Of
     Some("no one machine of this farm has all the properties asked for".to_owned())
 }
 
-/// Spellings of a system: the API's lexicon has lower case, examples a capital.
-fn systems(go: &str) -> Vec<String> {
-    match go {
-        "linux" => vec!["linux", "Linux"],
-        "darwin" => vec!["darwin", "macos", "macOS", "MacOS"],
-        "windows" => vec!["windows", "Windows"],
-        other => vec![other],
-    }
-    .into_iter()
-    .map(str::to_owned)
-    .collect()
-}
-
-/// Spellings of a processor: the API's lexicon, the kernel's, Go's.
-fn processors(go: &str) -> Vec<String> {
-    match go {
-        "amd64" => vec!["x86-64", "x86_64", "amd64"],
-        "arm64" => vec!["arm-a64", "aarch64", "arm64"],
-        "386" => vec!["x86-32", "x86", "386"],
-        other => vec![other],
-    }
-    .into_iter()
-    .map(str::to_owned)
-    .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +160,7 @@ mod tests {
             &[("pool", "big"), ("pool", "small")],
             &[("container-image", "docker://x")],
             &[("sandbox", "none")],
+            &[("Arch", "386")],
         ] {
             assert!(!machine.satisfies(&demand(bad)), "{bad:?}");
         }
@@ -186,6 +174,9 @@ mod tests {
         assert!(why(&[("disk", "x")]).unwrap().contains("\"disk\""));
         assert!(why(&[("gpu", "maybe")]).unwrap().contains("no, yes"));
         assert!(why(&[("gpu", "yes"), ("ISA", "x86-64")]).unwrap().contains("no one machine"));
+        let named_at_will = offer("far-away", &[]);
+        assert!(named_at_will.satisfies(&demand(&[("OSFamily", "linux"), ("host-type", "far-away")])));
+        assert!(!named_at_will.satisfies(&demand(&[("ISA", "away")])));
         assert!(unmet_by_all(&Demand::default(), &[]).unwrap().contains("takes actions"));
     }
 

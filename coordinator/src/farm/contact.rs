@@ -35,7 +35,7 @@ pub struct Origin {
 /// Serves one connection to a buildlet until it ends or the coordinator stops. Errors are why it
 /// did not come about or how it ended.
 pub async fn serve(app: &Arc<App>, link: Arc<dyn Link>, origin: &Origin) -> Result<(), FarmError> {
-    let description = link.describe().await?;
+    let mut description = link.describe().await?;
     let host_type = match &origin.host_type {
         Some(host_type) => host_type.clone(),
         None => {
@@ -47,6 +47,15 @@ pub async fn serve(app: &Arc<App>, link: Arc<dyn Link>, origin: &Origin) -> Resu
     }
     if description.sandbox == "none" {
         check_unsandboxed(app, &description).await?;
+    }
+    if description.action_slots > 0 && description.action_sandbox == "none" && !may_be_unsandboxed(app).await? {
+        let (hostname, reason) = (&description.hostname, &description.action_sandbox_reason);
+        tracing::warn!(
+            hostname,
+            reason,
+            "a buildlet without a sandbox for actions gets none: this farm has several users or is reached from other machines (allow_unsandboxed)"
+        );
+        description.action_slots = 0;
     }
     app.store
         .save_buildlet(&BuildletRow {
@@ -98,9 +107,8 @@ pub async fn serve(app: &Arc<App>, link: Arc<dyn Link>, origin: &Origin) -> Resu
 /// Without a sandbox every command has the run of the buildlet's user: its files, and those of other
 /// instances. That is for one user, on their own machine.
 async fn check_unsandboxed(app: &App, description: &mote::BuildletDescription) -> Result<(), FarmError> {
-    let alone = app.config.listens_on_loopback() && app.store.users().await?.len() <= 1;
     let (hostname, reason) = (&description.hostname, &description.sandbox_reason);
-    if alone || app.config.allow_unsandboxed {
+    if may_be_unsandboxed(app).await? {
         tracing::warn!(hostname, reason, "a buildlet without a sandbox: commands have the run of its user's files");
         return Ok(());
     }
@@ -108,6 +116,11 @@ async fn check_unsandboxed(app: &App, description: &mote::BuildletDescription) -
         "{hostname} has no sandbox ({reason}), and this farm has several users or is reached from other machines; \
          install bubblewrap there (for a buildlet of ours), or set allow_unsandboxed = true"
     )))
+}
+
+/// Whether what runs for one may as well be seen by whoever else there is.
+async fn may_be_unsandboxed(app: &App) -> Result<bool, FarmError> {
+    Ok(app.config.allow_unsandboxed || (app.config.listens_on_loopback() && app.store.users().await?.len() <= 1))
 }
 
 async fn next_report(

@@ -12,10 +12,11 @@ use motefarm_proto::reapi::execution_stage::Value as Stage;
 use motefarm_proto::reapi::longrunning::{Operation, operation};
 use motefarm_proto::reapi::{
     self, Action, BatchUpdateBlobsRequest, Command, Directory, ExecuteOperationMetadata, ExecuteRequest,
-    ExecuteResponse, FileNode, WaitExecutionRequest, batch_update_blobs_request, command,
+    ExecuteResponse, FileNode, Platform, WaitExecutionRequest, batch_update_blobs_request, command, platform,
 };
+use motefarm_tests::joined::{HOST_TYPE, Joined};
 use motefarm_tests::rpc::Rpc;
-use motefarm_tests::{TestFarm, files, processes, wait};
+use motefarm_tests::{Dice, TestFarm, files, processes, wait};
 use prost::Message as _;
 use std::fs;
 use std::path::Path;
@@ -59,6 +60,11 @@ impl Client {
 
     /// An action on these files that makes `out`.
     fn action(&self, arguments: &[&str], inputs: &[(&str, &[u8])]) -> ExecuteRequest {
+        self.action_on(None, arguments, inputs)
+    }
+
+    /// The same for a machine that has these properties.
+    fn action_on(&self, platform: Option<Platform>, arguments: &[&str], inputs: &[(&str, &[u8])]) -> ExecuteRequest {
         let file = |(name, content): &(&str, &[u8])| FileNode {
             name: (*name).to_owned(),
             digest: Some(self.put(content)),
@@ -75,6 +81,7 @@ impl Client {
         let action = Action {
             command_digest: Some(self.put(&command.encode_to_vec())),
             input_root_digest: Some(self.put(&root.encode_to_vec())),
+            platform,
             ..Action::default()
         };
         ExecuteRequest { action_digest: Some(self.put(&action.encode_to_vec())), ..ExecuteRequest::default() }
@@ -236,5 +243,29 @@ fn a_kill_in_the_middle_of_an_action_costs_nothing_but_time() {
     store_is_whole(&farm);
     assert!(client.execute(&action).cached_result);
     drop(client);
+    farm.finish();
+}
+
+#[test]
+fn a_joined_machine_is_sent_the_inputs_and_sends_the_outputs_also_when_it_was_killed() {
+    let farm = farm().no_buildlet().start();
+    let mut joined = Joined::start(&farm, &farm.address(), &[]);
+    let client = Client::new(&farm);
+    let on_joined =
+        Platform { properties: vec![platform::Property { name: "host-type".to_owned(), value: HOST_TYPE.to_owned() }] };
+    // More than a message holds, both ways.
+    let input = Dice::new(5).bytes(5 << 19);
+    let arguments = ["sh", "-c", "cat in in >out"];
+    let twice = client.action_on(Some(on_joined.clone()), &arguments, &[("in", &input)]);
+    assert_eq!(client.out(&client.execute(&twice)), [input.clone(), input.clone()].concat());
+    let slow = client.action_on(Some(on_joined), &["sh", "-c", "sleep 2; cat in >out"], &[("in", &input)]);
+    let mut stream = client.begin(&slow).expect("an operation");
+    client.running(&mut stream);
+    joined.kill9();
+    joined.restart();
+    assert_eq!(client.out(&client.end(stream).expect("an end")), input);
+    store_is_whole(&farm);
+    drop(client);
+    joined.finish(&farm);
     farm.finish();
 }

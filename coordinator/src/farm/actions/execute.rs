@@ -49,7 +49,7 @@ fn join_or_add(app: &App, user: &UserName, wish: Wish, task: Task) -> (Arc<Opera
         // It may be about to be answered from the cache, which this caller does not want.
         && !(wish.skip_cache_lookup && matches!(running.progress(), Progress::CacheCheck))
     {
-        running.join(user);
+        running.join(user, app.now());
         return (running.clone(), false);
     }
     let shared = running.is_none() && !task.do_not_cache;

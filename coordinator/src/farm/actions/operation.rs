@@ -106,8 +106,11 @@ impl Operation {
     }
 
     /// Counts one more who asked for it.
-    pub(super) fn join(&self, user: &UserName) {
-        lock(&self.crowd).owners.insert(user.clone());
+    pub(super) fn join(&self, user: &UserName, now: Timestamp) {
+        let mut crowd = lock(&self.crowd);
+        crowd.owners.insert(user.clone());
+        // They are about to listen.
+        crowd.alone_since = now;
     }
 
     /// Whether this user has asked for it.

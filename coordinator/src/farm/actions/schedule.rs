@@ -84,6 +84,10 @@ fn machines(app: &App) -> Vec<Arc<Session>> {
 /// One attempt, and what follows from how it ended.
 async fn work(app: Arc<App>, session: Arc<Session>, slot: ActionSlot, operation: Arc<Operation>, mut grant: Grant) {
     let began = app.now();
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        let (waiting, running) = app.actions.counts();
+        tracing::debug!(operation = %operation.id, buildlet.id = session.buildlet_id, waiting, running, "an action goes to a buildlet");
+    }
     let ended = tokio::select! {
         ended = attempt::run(&app, &session, &operation) => Some(ended),
         () = operation.cancelled.cancelled() => None,
