@@ -45,8 +45,8 @@ fn an_action_brings_its_outputs_back_and_is_not_run_twice() {
     farm.mote(["cas", "gc", "--to", "0"]).ok();
     let third = exec(&farm, &[&["--json"], &words[..]].concat()).ok().json();
     assert_eq!(third["cached"], false, "{third}");
-    exec(&farm, &["/bin/sh", "-c", "exit 7"]).fails(7);
-    let late = exec(&farm, &["--timeout", "1s", "--no-cache", "/bin/sleep", "60"]).fails(255);
+    exec(&farm, &["/bin/sh", "-c", "exit 7"]).run().fails(7);
+    let late = exec(&farm, &["--timeout", "1s", "--no-cache", "/bin/sleep", "60"]).run().fails(255);
     assert!(late.stderr.contains("could not execute the action"), "{}", late.stderr);
     farm.finish();
 }
@@ -60,7 +60,7 @@ fn the_farms_own_user_needs_neither_tls_nor_token() {
         format!("build \"--remote_executor=grpc://{}\"", farm.address())
     );
     assert_eq!(farm.mote(["reapi", "url", "--tls"]).ok().out(), format!("grpcs://{}", farm.address()));
-    let refused = farm.mote(["reapi", "bazelrc", "--tls"]).fails(2);
+    let refused = farm.mote(["reapi", "bazelrc", "--tls"]).run().fails(2);
     let token = farm.profile_value("token");
     assert!(!refused.out().contains(&token) && !refused.stderr.contains(&token), "{}", refused.stderr);
     farm.finish();
@@ -92,16 +92,16 @@ fn wrong_bytes_in_the_store_are_named_and_thrown_away_by_admins_alone() {
     farm.mote(["admin", "user", "add", "bob"]).ok();
     let bob = farm.mote(["admin", "token", "create", "--user", "bob", "--name", "t"]).ok().out();
     for words in [&["cas", "stat"][..], &["cas", "gc", "--to", "0"], &["cas", "verify", "--discard"]] {
-        assert!(farm.mote_as(&bob, words).fails(1).stderr.contains("bob is no admin"));
+        assert!(farm.mote_as(&bob, words).run().fails(1).stderr.contains("bob is no admin"));
     }
 
     let (pack, at) = find(&farm, content);
     fs::File::options().write(true).open(pack).expect("the pack").write_all_at(b"?", at).expect("a byte");
     let digest = motefarm_core::Digest::of(content).to_string();
-    let found = farm.mote(["cas", "verify"]).fails(1).out();
+    let found = farm.mote(["cas", "verify"]).run().fails(1).out();
     assert!(found.starts_with(&format!("{digest} is wrong\n")), "{found}");
     let before = blobs(&farm);
-    assert!(farm.mote(["cas", "verify", "--discard"]).fails(1).out().contains("1 wrong, 1 thrown away"));
+    assert!(farm.mote(["cas", "verify", "--discard"]).run().fails(1).out().contains("1 wrong, 1 thrown away"));
     assert_eq!(blobs(&farm), before - 1);
     farm.mote(["cas", "verify"]).ok();
     let rows = farm.mote(["admin", "audit", "--action", "content discard", "--json"]).ok().json();
