@@ -15,6 +15,7 @@ mod collect;
 mod declared;
 mod ending;
 mod error;
+mod found;
 pub(crate) mod fuzzing;
 mod inputs;
 mod machine;

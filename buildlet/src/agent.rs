@@ -78,6 +78,7 @@ impl Agent {
         make(data.instances())?;
         make(data.wiping())?;
         make(data.actions())?;
+        make(data.actions_wiping())?;
         let agent = Arc::new(Self {
             wakeups: Wakeups::new().map_err(AgentError::io("can not watch files"))?,
             data,
@@ -134,7 +135,7 @@ impl Agent {
     fn set_actions_aside(&self) -> Result<(), AgentError> {
         let dir = self.data.actions();
         let listing = fs::read_dir(&dir).map_err(AgentError::io(format!("can not list {}", dir.display())))?;
-        listing.flatten().try_for_each(|entry| self.set_aside(&entry.path()))
+        listing.flatten().try_for_each(|entry| self.set_action_aside(&entry.path()))
     }
 
     fn instances(&self) -> MutexGuard<'_, HashMap<InstanceId, Arc<Instance>>> {
@@ -233,8 +234,17 @@ impl Agent {
     }
 
     /// Renames a directory out of the way and has it removed.
-    pub(crate) fn set_aside(&self, dir: &std::path::Path) -> Result<(), AgentError> {
-        let aside = self.data.wiping().join(uuid::Uuid::new_v4().to_string());
+    fn set_aside(&self, dir: &std::path::Path) -> Result<(), AgentError> {
+        self.move_aside(dir, &self.data.wiping())
+    }
+
+    /// The same for an action's directory.
+    pub(crate) fn set_action_aside(&self, dir: &std::path::Path) -> Result<(), AgentError> {
+        self.move_aside(dir, &self.data.actions_wiping())
+    }
+
+    fn move_aside(&self, dir: &std::path::Path, wiping: &std::path::Path) -> Result<(), AgentError> {
+        let aside = wiping.join(uuid::Uuid::new_v4().to_string());
         match fs::rename(dir, &aside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(AgentError::io(format!("can not move {} aside", dir.display()))(error))

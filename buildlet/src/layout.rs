@@ -94,9 +94,15 @@ impl DataDir {
         self.0.join("instances")
     }
 
-    /// One directory an action under way.
+    /// One directory an action under way. With [`Self::actions_wiping`] in a directory of its own, which
+    /// may be another file system, in memory for one.
     pub(crate) fn actions(&self) -> PathBuf {
-        self.0.join("actions")
+        self.0.join("actions/places")
+    }
+
+    /// As [`Self::wiping`], for what actions leave.
+    pub(crate) fn actions_wiping(&self) -> PathBuf {
+        self.0.join("actions/wiping")
     }
 
     pub(crate) fn wiping(&self) -> PathBuf {

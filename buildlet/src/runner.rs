@@ -12,6 +12,7 @@
 
 mod cell;
 mod command;
+mod mounts;
 mod outputs;
 mod template;
 mod waiting;

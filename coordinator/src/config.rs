@@ -145,6 +145,8 @@ pub struct LocalFile {
     pub host_type: Option<String>,
     /// Its lease slots; absent: 4 per CPU, at least 16.
     pub slots: Option<u64>,
+    /// Actions it runs at a time, 0: none; absent: 1 per CPU.
+    pub action_slots: Option<u64>,
     /// Its program; absent: `mote-buildlet` beside this one, else on PATH.
     pub program: Option<PathBuf>,
     /// Its socket; absent: in its data directory. Where it is a service of its own, this is how to find it.
@@ -155,7 +157,15 @@ pub struct LocalFile {
 
 impl Default for LocalFile {
     fn default() -> Self {
-        Self { enabled: true, host_type: None, slots: None, program: None, socket: None, start: true }
+        Self {
+            enabled: true,
+            host_type: None,
+            slots: None,
+            action_slots: None,
+            program: None,
+            socket: None,
+            start: true,
+        }
     }
 }
 

@@ -232,6 +232,7 @@ fn start_providers(app: &Arc<App>) -> anyhow::Result<()> {
                 farm_store: config.data_dir.join("cas"),
                 host_type: config.local_host_type.clone(),
                 slots: config.local.slots,
+                action_slots: config.local.action_slots,
                 program,
             }),
         );

@@ -6,20 +6,18 @@
 use super::asked::Bounds;
 use super::declared::{Declared, Output, Properties};
 use super::error::ActionError;
+use super::found::{open_file, properties, special, told_mode};
 use super::output_tree::OutputTree;
 use bytes::Bytes;
 use motefarm_cas::batch::{Content, LocalBlob};
-use motefarm_cas::beneath::{chmod_unopenable, mode_of, open_dir, stat};
-use motefarm_cas::tree::{
-    self, DEFAULT_DIRECTORY_MODE, DEFAULT_FILE_MODE, EXECUTABLE_FILE_MODE, Entry, EntryKind, MAX_DEPTH,
-};
+use motefarm_cas::beneath::{mode_of, open_dir, stat};
+use motefarm_cas::tree::{self, Entry, EntryKind, MAX_DEPTH};
 use motefarm_core::Digest;
 use motefarm_core::digest::DigestHasher;
 use motefarm_proto::convert::to_reapi_digest;
 use motefarm_proto::mote::RunnerPart;
-use motefarm_proto::reapi::protobuf::{Timestamp, UInt32Value};
-use motefarm_proto::reapi::{ActionResult, NodeProperties, OutputDirectory, OutputFile, OutputSymlink};
-use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, readlinkat};
+use motefarm_proto::reapi::{ActionResult, OutputDirectory, OutputFile, OutputSymlink};
+use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat2, readlinkat};
 use rustix::io::Errno;
 use std::collections::HashSet;
 use std::fs::File;
@@ -45,6 +43,14 @@ pub(super) struct Collector<'a> {
     blobs: Vec<LocalBlob>,
     seen: HashSet<Digest>,
     buffer: Vec<u8>,
+}
+
+/// Where an output lies.
+struct Whereabouts<'o> {
+    /// The directory that holds it; `None`: the root.
+    parent: Option<OwnedFd>,
+    /// Its name there; `None`: it is the root.
+    name: Option<&'o str>,
 }
 
 impl<'a> Collector<'a> {
@@ -87,7 +93,7 @@ impl<'a> Collector<'a> {
     }
 
     fn output(&mut self, output: &Output, declared: &Declared, result: &mut ActionResult) -> Result<(), ActionError> {
-        let Some((parent, name)) = self.find(output)? else { return Ok(()) };
+        let Some(Whereabouts { parent, name }) = self.find(output)? else { return Ok(()) };
         let dir = parent.as_ref().map_or(self.root, |dir| dir.as_fd());
         let path = output.declared.clone();
         let Some(name) = name else {
@@ -129,9 +135,8 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// The directory that holds an output (`None`: the root) and its name there (`None`: it is the root).
-    #[expect(clippy::type_complexity, reason = "said above")]
-    fn find<'o>(&self, output: &'o Output) -> Result<Option<(Option<OwnedFd>, Option<&'o str>)>, ActionError> {
+    /// Where an output would lie; `None` if there is no such directory.
+    fn find<'o>(&self, output: &'o Output) -> Result<Option<Whereabouts<'o>>, ActionError> {
         let mut parts: Vec<&str> = output.path.parts().collect();
         let name = parts.pop();
         let mut at: Option<OwnedFd> = None;
@@ -151,7 +156,7 @@ impl<'a> Collector<'a> {
                 Err(errno) => return Err(failed(output, errno)),
             }
         }
-        Ok(Some((at, name)))
+        Ok(Some(Whereabouts { parent: at, name }))
     }
 
     #[expect(deprecated, reason = "clients of version 2.0 know nothing else")]
@@ -304,49 +309,6 @@ impl<'a> Collector<'a> {
     }
 }
 
-/// Opens a file that its mode may keep even its owner from.
-fn open_file(dir: BorrowedFd<'_>, name: &[u8], found: &Stat) -> Result<File, Errno> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let open = || openat(dir, name, flags, Mode::empty()).map(File::from);
-    match open() {
-        Err(Errno::ACCESS) => {
-            chmod_unopenable(dir, name, FileType::RegularFile, mode_of(found) | 0o400)?;
-            open()
-        }
-        opened => opened,
-    }
-}
-
-/// The mode as it is told: as it is if that is wanted, and otherwise what it means.
-fn told_mode(found: &Stat, wanted: Properties, is_directory: bool) -> u32 {
-    match mode_of(found) {
-        mode if wanted.unix_mode => mode,
-        _ if is_directory => DEFAULT_DIRECTORY_MODE,
-        mode if mode & 0o100 != 0 => EXECUTABLE_FILE_MODE,
-        _ => DEFAULT_FILE_MODE,
-    }
-}
-
-fn properties(found: &Stat, wanted: Properties) -> Option<NodeProperties> {
-    (wanted != Properties::default()).then(|| NodeProperties {
-        properties: Vec::new(),
-        mtime: wanted
-            .mtime
-            .then(|| Timestamp { seconds: found.st_mtime, nanos: i32::try_from(found.st_mtime_nsec).unwrap_or(0) }),
-        unix_mode: wanted.unix_mode.then(|| UInt32Value { value: mode_of(found) }),
-    })
-}
-
 fn failed(output: &Output, errno: Errno) -> ActionError {
     ActionError::io(format!("output {:?}", output.declared))(errno.into())
-}
-
-fn special(path: &str, kind: FileType) -> ActionError {
-    let kind = match kind {
-        FileType::Fifo => "a pipe",
-        FileType::Socket => "a socket",
-        FileType::CharacterDevice | FileType::BlockDevice => "a device",
-        _ => "something strange",
-    };
-    ActionError::refused(format!("output {path:?} is {kind}; only files, directories and links can be outputs"))
 }

@@ -85,7 +85,7 @@ fn resolve(field: &'static str, work_dir: &WorkPath, path: &str) -> Result<WorkP
         let shown: String = path.chars().take(200).collect();
         return Err(FieldError::new(field, format!("path {shown:?} is absolute")));
     }
-    WorkPath::parse(&format!("{work_dir}/{path}").trim_start_matches('/')).map_err(|e| FieldError::new(field, e))
+    WorkPath::parse(format!("{work_dir}/{path}").trim_start_matches('/')).map_err(|e| FieldError::new(field, e))
 }
 
 #[cfg(test)]

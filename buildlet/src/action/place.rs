@@ -47,7 +47,7 @@ impl Place {
                 Ok(Self { agent: agent.clone(), name, path, dir, root, root_mode, furniture: Vec::new() })
             }
             Err(errno) => {
-                let _ = agent.set_aside(&path);
+                let _ = agent.set_action_aside(&path);
                 Err(failed()(errno.into()))
             }
         }
@@ -56,7 +56,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Err(error) = self.agent.set_aside(&self.path) {
+        if let Err(error) = self.agent.set_action_aside(&self.path) {
             tracing::warn!(%error, "an action's directory stays until the next start");
         }
     }

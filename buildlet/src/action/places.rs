@@ -58,7 +58,7 @@ impl Places {
     }
 
     fn clear(&self, place: &Place) -> rustix::io::Result<()> {
-        let wiping = rustix::fs::open(self.agent.data.wiping(), DIRECTORY, Mode::empty())?;
+        let wiping = rustix::fs::open(self.agent.data.actions_wiping(), DIRECTORY, Mode::empty())?;
         let aside = |dir: &OwnedFd, name: &[u8]| renameat(dir, name, &wiping, Uuid::new_v4().to_string());
         let mut left = 0;
         for (name, kind) in entries(&place.root)? {

@@ -58,10 +58,15 @@ impl Agent {
         loop {
             self.wiping.notified().await;
             loop {
-                let dir = self.data.wiping();
-                match tokio::task::spawn_blocking(move || wipe::empty(&dir)).await {
+                let dirs = [self.data.wiping(), self.data.actions_wiping()];
+                let wiping = move || {
+                    // One that is stuck keeps nothing of the other.
+                    let wiped = dirs.map(|dir| wipe::empty(&dir));
+                    wiped.into_iter().collect::<std::io::Result<()>>()
+                };
+                match tokio::task::spawn_blocking(wiping).await {
                     Ok(Ok(())) => break,
-                    Ok(Err(error)) => tracing::warn!(%error, "something of an ended instance would not go"),
+                    Ok(Err(error)) => tracing::warn!(%error, "something of an ended instance or action would not go"),
                     Err(error) => tracing::error!(%error, "the wiper failed"),
                 }
                 tokio::select! {

@@ -5,6 +5,7 @@
 //! is left.
 
 use super::command::{self, Ended};
+use super::mounts::freeze;
 use super::names;
 use super::template::{HOST, ROOT, Template};
 use motefarm_proto::mote::RunnerRun;
@@ -30,6 +31,8 @@ pub(super) const TMP: &str = "tmp";
 
 /// Bytes of the first process's stack: it decodes nothing and recurses nowhere.
 const STACK_BYTES: usize = 256 << 10;
+/// What of /proc root may change although it has no rights: it would be the machine's.
+const GUARDED: [&str; 7] = ["acpi", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger"];
 /// What an action may keep in shared memory.
 const SHARED_MEMORY: &str = "mode=1777,size=1g";
 /// What the first process reports, before a number or a text.
@@ -45,14 +48,19 @@ pub(super) struct Cell {
 }
 
 /// Begins a cell and in it the command.
-pub(super) fn start(_: &Template, action: &Path, run: &RunnerRun, outputs: [OwnedFd; 2]) -> Result<Cell, String> {
+pub(super) fn start(
+    template: &Template,
+    action: &Path,
+    run: &RunnerRun,
+    outputs: [OwnedFd; 2],
+) -> Result<Cell, String> {
     let (told, tell) = pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("no pipe for a sandbox: {e}"))?;
     let mut stack = vec![0; STACK_BYTES];
     let mut outputs = Some(outputs);
     let first = Box::new(|| {
         let outputs = outputs.take();
         let ran = catch_unwind(AssertUnwindSafe(|| match outputs {
-            Some(outputs) => live(action, run, outputs),
+            Some(outputs) => live(template, action, run, outputs),
             None => Err("begun twice".to_owned()),
         }));
         let report = match ran {
@@ -90,10 +98,10 @@ impl Cell {
 }
 
 /// The first process: from bare namespaces to the command's end.
-fn live(action: &Path, run: &RunnerRun, outputs: [OwnedFd; 2]) -> Result<Ended, String> {
+fn live(template: &Template, action: &Path, run: &RunnerRun, outputs: [OwnedFd; 2]) -> Result<Ended, String> {
     // The runner's death is every action's.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| e.to_string())?;
-    furnish(action, &run.shown).map_err(|e| format!("no sandbox: {e}"))?;
+    furnish(template, action, &run.shown).map_err(|e| format!("no sandbox: {e}"))?;
     let nothing = CapabilitySet::empty();
     let none = CapabilitySets { effective: nothing, permitted: nothing, inheritable: nothing };
     rustix::thread::set_capabilities(None, none).map_err(|e| format!("no sandbox: rights are not given up: {e}"))?;
@@ -113,7 +121,7 @@ fn live(action: &Path, run: &RunnerRun, outputs: [OwnedFd; 2]) -> Result<Ended, 
 }
 
 /// Makes the action's root the root, with `shown` in it.
-fn furnish(action: &Path, shown: &[String]) -> io::Result<()> {
+fn furnish(template: &Template, action: &Path, shown: &[String]) -> io::Result<()> {
     let root = Path::new(ROOT);
     bind(&action.join(names::ROOT), root)?;
     for name in shown {
@@ -128,6 +136,10 @@ fn furnish(action: &Path, shown: &[String]) -> io::Result<()> {
             PROC => {
                 directory(&to)?;
                 filesystem("proc", &to, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, None)?;
+                if template.is_root {
+                    let mut guarded = GUARDED.iter().map(|name| to.join(name)).filter(|path| path.exists());
+                    guarded.try_for_each(|path| freeze(&path))?;
+                }
             }
             TMP => {
                 directory(&to)?;

@@ -13,15 +13,16 @@
 //! after the other; nobody in them may change any of it. The network has a loopback and nothing else.
 
 use super::cell::{DEV, PROC, TMP};
+use super::mounts::{
+    Bind, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, at, bind, failed, make_dir, memory, set,
+};
 use motefarm_proto::mote::RunnerPart;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use rustix::thread::CapabilitySet;
-use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +54,8 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
 pub(super) struct Template {
     /// Entries of [`HOST`].
     parts: Vec<RunnerPart>,
+    /// The buildlet is the machine's root. Parts of /proc ask for no right, but who one is.
+    pub(super) is_root: bool,
 }
 
 impl Template {
@@ -62,6 +65,7 @@ impl Template {
             .iter()
             .map(|path| Ok((fs::canonicalize(path).map_err(at("show", path))?, path.clone())))
             .collect::<io::Result<Vec<_>>>()?;
+        let is_root = nix::unistd::geteuid().is_root();
         new_namespaces()?;
         leave_the_machine()?;
         bind(&below(OLD, actions), Path::new(ACTIONS), Bind::Writable)?;
@@ -75,7 +79,7 @@ impl Template {
             // Those that this kernel does not know are not had either.
             let _ = rustix::thread::remove_capability_from_bounding_set(capability);
         }
-        Ok(Self { parts })
+        Ok(Self { parts, is_root })
     }
 
     /// Entries of an action's root that can be shown in it.
@@ -162,7 +166,8 @@ fn host(show: &[(PathBuf, PathBuf)], hide: &Path) -> io::Result<Vec<RunnerPart>>
         }
         parts.push(RunnerPart { name: name.to_owned(), link });
     }
-    let etc = fs::read_dir(below(OLD, Path::new("etc"))).map(|all| all.flatten().collect()).unwrap_or(Vec::new());
+    let etc =
+        fs::read_dir(below(OLD, Path::new("etc"))).map(|all| all.flatten().collect::<Vec<_>>()).unwrap_or_default();
     let etc = etc
         .iter()
         .map(fs::DirEntry::file_name)
@@ -207,70 +212,6 @@ fn below(dir: &str, path: &Path) -> PathBuf {
     Path::new(dir).join(path.strip_prefix("/").unwrap_or(path))
 }
 
-fn make_dir(path: &Path) -> io::Result<()> {
-    match fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(at("make", path)(error)),
-        _ => Ok(()),
-    }
-}
-
-/// Mounts an empty file system in memory.
-fn memory(path: &Path) -> io::Result<()> {
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some("mode=755")).map_err(|e| failed("mount", path, e))
-}
-
-#[derive(Clone, Copy)]
-enum Bind {
-    AsIs,
-    Writable,
-    ReadOnly,
-}
-
-/// Shows `from`, with what is mounted in it, at `to`.
-fn bind(from: &Path, to: &Path, how: Bind) -> io::Result<()> {
-    let nothing = None::<&str>;
-    mount(Some(from), to, nothing, MsFlags::MS_BIND | MsFlags::MS_REC, nothing).map_err(|e| failed("show", from, e))?;
-    match how {
-        Bind::AsIs => Ok(()),
-        Bind::Writable => set(to, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, true),
-        Bind::ReadOnly => set(to, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, true),
-    }
-}
-
-// As linux/mount.h has them; Linux 5.12.
-const MOUNT_ATTR_RDONLY: u64 = 1;
-const MOUNT_ATTR_NOSUID: u64 = 2;
-const MOUNT_ATTR_NODEV: u64 = 4;
-
-#[repr(C)]
-struct MountAttr {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    user_ns: u64,
-}
-
-/// Adds attributes to a mount and, if `all`, to those below it.
-fn set(path: &Path, attributes: u64, all: bool) -> io::Result<()> {
-    let name = CString::new(path.as_os_str().as_bytes())?;
-    let attributes = MountAttr { set: attributes, clear: 0, propagation: 0, user_ns: 0 };
-    let flags = if all { libc::AT_RECURSIVE } else { 0 };
-    #[expect(unsafe_code, reason = "mount_setattr has no safe wrapper")]
-    // SAFETY: the kernel reads a NUL-terminated path and a structure of the size said; both outlive the call.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
-            name.as_ptr(),
-            flags,
-            &raw const attributes,
-            size_of::<MountAttr>(),
-        )
-    };
-    nix::errno::Errno::result(answer).map(drop).map_err(|e| failed("make read-only", path, e))
-}
-
 /// Servers of tests listen on it.
 fn loopback_up() -> io::Result<()> {
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
@@ -284,13 +225,4 @@ fn loopback_up() -> io::Result<()> {
         libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request)
     };
     nix::errno::Errno::result(answer).map(drop).map_err(|e| io::Error::other(format!("no loopback: {}", e.desc())))
-}
-
-fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
-    let path = path.to_owned();
-    move |error| io::Error::new(error.kind(), format!("can not {what} {}: {error}", path.display()))
-}
-
-fn failed(what: &'static str, path: &Path, errno: nix::errno::Errno) -> io::Error {
-    at(what, path)(errno.into())
 }

@@ -45,9 +45,10 @@ async fn sandboxed() -> Option<(Client, Buildlet)> {
 
 /// Of actions, but for places in which nothing is.
 async fn nothing_is_left(buildlet: &Buildlet) {
-    let actions = buildlet.data().join("actions");
+    let actions = buildlet.data().join("actions/places");
     let is_bare = |place: fs::DirEntry| {
-        let root = fs::read_dir(place.path().join("root")).map(|all| all.flatten().collect()).unwrap_or(Vec::new());
+        let root =
+            fs::read_dir(place.path().join("root")).map(|all| all.flatten().collect::<Vec<_>>()).unwrap_or_default();
         let is_furniture = |entry: &fs::DirEntry| match entry.file_type() {
             Ok(kind) if kind.is_dir() => fs::read_dir(entry.path()).is_ok_and(|mut all| all.next().is_none()),
             kind => kind.is_ok_and(|kind| kind.is_symlink()),

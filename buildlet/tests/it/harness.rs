@@ -117,8 +117,9 @@ impl Buildlet {
         for id in std::mem::take(&mut self.instances) {
             self.end(&id).await;
         }
-        let wiping = self.data().join("wiping");
-        eventually("everything is wiped", || fs::read_dir(&wiping).unwrap().count() == 0).await;
+        for wiping in ["wiping", "actions/wiping"].map(|name| self.data().join(name)) {
+            eventually("everything is wiped", || fs::read_dir(&wiping).unwrap().count() == 0).await;
+        }
         let mut child = self.child.take().unwrap();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM)
             .unwrap();

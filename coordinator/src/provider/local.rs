@@ -36,6 +36,8 @@ pub struct Local {
     pub host_type: HostType,
     /// Lease slots, if not its own default.
     pub slots: Option<u64>,
+    /// Action slots, if not its own default.
+    pub action_slots: Option<u64>,
     /// Its program; `None`: it is a service of its own, never started here.
     pub program: Option<PathBuf>,
 }
@@ -139,6 +141,9 @@ impl Local {
         command.arg("--host-type").arg(self.host_type.as_str());
         if let Some(slots) = self.slots {
             command.arg("--slots").arg(slots.to_string());
+        }
+        if let Some(slots) = self.action_slots {
+            command.arg("--action-slots").arg(slots.to_string());
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0).kill_on_drop(false);
         let child = command.spawn()?;
