@@ -1,6 +1,6 @@
 # The recipes of the project. `make` alone lists them.
 
-.PHONY: help setup build test demo check release install uninstall clean
+.PHONY: help setup build test interop demo check release install uninstall clean
 .DEFAULT_GOAL := help
 
 help: ## list the recipes
@@ -14,6 +14,9 @@ build: setup ## build the programs (target/debug)
 
 test: setup ## build, and run every test on the real programs
 	@scripts/test.sh
+
+interop: setup ## run other people's programs of the Remote Execution API against a farm (gets them first)
+	@scripts/interop.sh
 
 demo: setup ## build, and watch a farm on this machine lease, push, run, survive, collect, expire
 	@scripts/demo.sh

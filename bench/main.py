@@ -57,6 +57,8 @@ def _must_have(rows: list[Row]) -> None:
     if absent:
         packages = "openssh-client, openssh-server, rsync, tar, zstd, gzip"
         raise Missing(f"{', '.join(absent)}: not installed (Debian packages: {packages})")
+    for row in rows:
+        row.must_have()
 
 
 def _said(*argv: str) -> str:

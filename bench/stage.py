@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 
+import casd
 import chatter
 import corpus
 import listing
@@ -67,6 +68,12 @@ class Stage:
         farm = Farm(self.programs, self.fresh("farm"))
         self._stack.callback(farm.stop)
         return farm
+
+    @cached_property
+    def casd(self) -> casd.Casd:
+        server = casd.Casd(self.fresh("casd"))
+        self._stack.callback(server.stop)
+        return server
 
     @contextmanager
     def instance(self) -> Iterator[Instance]:

@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "mote/v1/types.proto",
         "mote/v1/farm.proto",
         "mote/v1/access.proto",
+        "mote/v1/content.proto",
         "mote/v1/buildlet.proto",
         "mote/v1/keeper.proto",
         "mote/v1/runner.proto",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from line import Line
-from rows import gettar, idle, parallel, push, run, ssh, stream
+from rows import gettar, idle, parallel, push, reapi, run, ssh, stream
 from stage import Stage
 
 
@@ -16,6 +16,8 @@ class Row:
     measure: Callable[[Stage, int], list[Line]]
     needs: tuple[str, ...] = ()
     """Programs, besides ssh's own."""
+    must_have: Callable[[], object] = lambda: None
+    """Raises Missing for what is no program on PATH."""
 
 
 ROWS = [
@@ -38,6 +40,11 @@ ROWS = [
     Row("ssh.scp", 3, ssh.scp),
     Row("ssh.rsync", 5, ssh.rsync, ("rsync",)),
     Row("ssh.idle", 2, ssh.idle),
+    Row("reapi.find", 10, reapi.find, must_have=reapi.must_have),
+    Row("reapi.small", 5, reapi.small, must_have=reapi.must_have),
+    Row("reapi.large", 3, reapi.large, must_have=reapi.must_have),
+    Row("reapi.true", 3, reapi.true, must_have=reapi.must_have),
+    Row("reapi.bazel", 3, reapi.bazel, ("bazel",), reapi.must_have),
 ]
 
 

@@ -16,6 +16,7 @@ mod declared;
 mod ending;
 mod error;
 mod found;
+pub(crate) mod fuzzing;
 mod inputs;
 mod machine;
 mod materialize;

@@ -1,6 +1,7 @@
 //! What the targets in `fuzz/` run: a peer's bytes against what parses them, with everything checked
 //! that must hold whatever they are. Panics are findings. Nothing else uses this.
 
+use crate::action;
 use crate::archive;
 use crate::environment;
 use crate::files::{self, Listing, Place};
@@ -9,6 +10,7 @@ use crate::supervisor::place;
 use crate::unpack::{UnpackLimits, unpack};
 use crate::wipe;
 use motefarm_cas::beneath::DIRECTORY;
+use motefarm_cas::store::Store;
 use motefarm_core::environment::{Surroundings, build};
 use motefarm_core::{Timestamp, WorkPath};
 use motefarm_proto::convert::check_exec_spec;
@@ -110,6 +112,26 @@ impl Ground {
             Ok::<_, crate::error::AgentError>(())
         });
         assert!(listed.is_err() || count <= 9, "{count} entries");
+    }
+
+    /// Checks an action and makes its inputs: `bytes` are messages, each after its length in two bytes; the first
+    /// is a `RunActionStart`, the others are directories.
+    ///
+    /// # Panics
+    ///
+    /// If anything outside changed, or what was accepted can not be carried out as it stands.
+    pub fn action(&self, store: &Store, bytes: &[u8]) {
+        let mut messages = Vec::new();
+        let mut rest = bytes;
+        while let [low, high, after @ ..] = rest {
+            let len = usize::from(u16::from_le_bytes([*low, *high])).min(after.len());
+            messages.push(&after[..len]);
+            rest = &after[len..];
+        }
+        let Ok(top) = rustix::fs::openat(CWD, &self.place.work, DIRECTORY, Mode::empty()) else { return };
+        action::fuzzing::action(store, &top, &messages);
+        self.check_outside();
+        assert!(wipe::empty(&self.place.work).is_ok(), "can not be emptied");
     }
 
     fn check_outside(&self) {

@@ -39,13 +39,14 @@ mod verify;
 
 pub use blob::{Blob, BlobSource};
 pub use error::StoreError;
+pub use evict::Collected;
 pub use limits::StoreLimits;
 pub use pins::PinGuard;
 pub use put::PutSummary;
 pub use read_store::ReadStore;
 pub use unnamed::Unnamed;
 pub use upload::Upload;
-pub use verify::VerifyReport;
+pub use verify::{VerifyProgress, VerifyReport};
 
 use catalog::{Catalog, Place};
 use limits::MAX_PACKED_BLOB_BYTES;
@@ -221,12 +222,23 @@ impl BlobSource for Store {
     }
 
     fn open(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
+        self.open_found(digest, |digest| self.find(digest))
+    }
+}
+
+impl Store {
+    /// As `open`, without counting it as use.
+    fn open_unused(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
+        self.open_found(digest, |digest| self.catalog().place(digest))
+    }
+
+    fn open_found(&self, digest: &Digest, find: impl Fn(&Digest) -> Option<Place>) -> Result<Option<Blob>, StoreError> {
         if *digest == Digest::EMPTY {
             return Ok(Some(Blob::empty()));
         }
         // Between the look-up and the open the pack may be evicted and the blob copied to another.
         for _ in 0..OPEN_TRIES {
-            let Some(place) = self.find(digest) else { return Ok(None) };
+            let Some(place) = find(digest) else { return Ok(None) };
             let opened = match place {
                 Place::Pack { number, offset } => {
                     let file = self.0.open_packs.get(number)?;

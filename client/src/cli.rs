@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod content;
 mod exec;
 mod files;
 mod lease;
@@ -10,6 +11,7 @@ mod values;
 
 pub(crate) use access::{Auth, AuthVerb, Login, Logout, Share, Unshare, Whoami};
 pub(crate) use admin::{Admin, Audit, Invite, JoinTerms, JoinToken, Token, User};
+pub(crate) use content::{Cas, CasVerb, Reach, Reapi, ReapiExec, ReapiVerb};
 pub(crate) use exec::{Attach, Cancel, Logs, Run};
 pub(crate) use files::{Get, Gettar, Ls, Push, Put, Putbootstrap, Puttar, Rm, Snapshot, SnapshotVerb};
 pub(crate) use lease::{Create, Destroy, Group, GroupVerb, List, Ping, Renew};
@@ -101,10 +103,19 @@ pub(crate) enum Verb {
     Ssh(Ssh),
     SshConfig(SshConfig),
     SshCert(SshCert),
+    Cas(Cas),
+    Reapi(Reapi),
     #[command(subcommand)]
     Admin(Admin),
     Completions(Completions),
     Man(Man),
+}
+
+impl Verb {
+    /// Whether it is one action, whose exit code is passed on.
+    pub(crate) const fn is_action(&self) -> bool {
+        matches!(self, Self::Reapi(Reapi { verb: ReapiVerb::Exec(_) }))
+    }
 }
 
 /// Print a script that completes mote's commands in a shell

@@ -3,6 +3,7 @@
 mod admin;
 mod attach;
 mod cancel;
+mod cas;
 mod create;
 mod destroy;
 mod execs;
@@ -20,6 +21,7 @@ mod push;
 mod put;
 mod putbootstrap;
 mod puttar;
+mod reapi;
 mod renew;
 mod rm;
 mod run;
@@ -103,6 +105,8 @@ pub(crate) async fn act(context: &Context, verb: Verb) -> Result<ExitStatus, Err
         Verb::Ssh(flags) => ssh::act(context, flags).await,
         Verb::SshConfig(flags) => ssh_config::act(context, flags).await,
         Verb::SshCert(flags) => ssh::certify(context, flags).await,
+        Verb::Cas(cas) => cas::act(context, cas).await,
+        Verb::Reapi(flags) => reapi::act(context, flags).await,
         Verb::Admin(admin) => admin::act(context, admin).await,
         Verb::Completions(flags) => completions(context.printer, flags.shell),
         Verb::Man(flags) => man(context.printer, flags.dir.as_deref()),

@@ -9,8 +9,11 @@ use motefarm_net::tls::{self, ClientConfig, PeerProblem};
 use motefarm_proto::MAX_MESSAGE_BYTES;
 use motefarm_proto::mote::access_client::AccessClient;
 use motefarm_proto::mote::admin_client::AdminClient;
+use motefarm_proto::mote::content_client::ContentClient;
 use motefarm_proto::mote::farm_client::FarmClient;
+use motefarm_proto::reapi::bytestream::byte_stream_client::ByteStreamClient;
 use motefarm_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
+use motefarm_proto::reapi::execution_client::ExecutionClient;
 use motefarm_proto::reapi::{FindMissingBlobsRequest, FindMissingBlobsResponse};
 use std::io;
 use std::net::IpAddr;
@@ -101,11 +104,26 @@ impl Farm {
         AdminClient::new(self.transport.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
+    /// The content store's own service, without retries.
+    pub(crate) fn content(&self) -> ContentClient<Authorized> {
+        ContentClient::new(self.transport.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
     /// The farm's content-addressed storage, as the Remote Execution API has it.
-    fn storage(&self) -> ContentAddressableStorageClient<Authorized> {
+    pub(crate) fn storage(&self) -> ContentAddressableStorageClient<Authorized> {
         ContentAddressableStorageClient::new(self.transport.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The same storage, blob by blob.
+    pub(crate) fn bytes(&self) -> ByteStreamClient<Authorized> {
+        ByteStreamClient::new(self.transport.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Actions of the Remote Execution API.
+    pub(crate) fn execution(&self) -> ExecutionClient<Authorized> {
+        ExecutionClient::new(self.transport.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Those of these blobs that its store lacks.

@@ -72,8 +72,8 @@ pub fn main_impl() -> ExitCode {
         Err(refused) => return usage(&refused).into(),
     };
     let printer = Printer::new(&cli.global, verb, |name| std::env::var_os(name));
-    // Within `run`, `attach` and `ssh` every code below 255 is the remote command's.
-    let passes_code = matches!(cli.verb, Verb::Run(_) | Verb::Attach(_) | Verb::Ssh(_));
+    // Within `run`, `attach`, `ssh` and `reapi exec` every code below 255 is the remote command's.
+    let passes_code = matches!(cli.verb, Verb::Run(_) | Verb::Attach(_) | Verb::Ssh(_)) || cli.verb.is_action();
     let status = act(cli, printer).unwrap_or_else(|error| {
         printer.error(&error);
         match error.exit_status() {

@@ -7,7 +7,7 @@
 
 mod target;
 mod tree;
-mod upload;
+pub(crate) mod upload;
 
 pub(crate) use target::Synced;
 pub(crate) use tree::{Chosen, Prefer, Surroundings, Tree};

@@ -8,6 +8,7 @@ pub mod allocate;
 pub mod audit;
 pub mod bootstrap;
 pub mod contact;
+pub mod content;
 pub mod create;
 pub mod destroy;
 pub mod exec;

@@ -3,6 +3,7 @@
 mod access;
 mod action_cache;
 mod admin;
+mod content;
 pub mod execution;
 mod farm;
 mod operations;
@@ -15,6 +16,7 @@ use motefarm_cas::service::{ByteStreamService, CapabilitiesService, CasService};
 use motefarm_proto::MAX_MESSAGE_BYTES;
 use motefarm_proto::mote::access_server::AccessServer;
 use motefarm_proto::mote::admin_server::AdminServer;
+use motefarm_proto::mote::content_server::ContentServer;
 use motefarm_proto::mote::farm_server::FarmServer;
 use motefarm_proto::mote::sign_in_server::SignInServer;
 use motefarm_proto::reapi::action_cache_server::ActionCacheServer;
@@ -51,6 +53,7 @@ pub fn routes(app: &Arc<App>) -> axum::Router {
         .add_service(SignInServer::new(sign_in::SignInService { app: app.clone(), sign_ins }))
         .add_service(AccessServer::new(access::AccessService(app.clone())))
         .add_service(AdminServer::new(admin::AdminService(app.clone())))
+        .add_service(ContentServer::new(content::ContentService(app.clone())))
         .add_service(cas)
         .add_service(bytes)
         .add_service(CapabilitiesServer::new(capabilities))

@@ -61,7 +61,7 @@ pub enum Rule {
 
 /// The services of the port: what each asks, method by method. A method that is not here is not
 /// served, whatever the generated code would answer.
-const METHODS: [(&str, Rule, &[&str]); 11] = [
+const METHODS: [(&str, Rule, &[&str]); 12] = [
     (
         "mote.v1.Farm",
         Rule::User,
@@ -120,6 +120,7 @@ const METHODS: [(&str, Rule, &[&str]); 11] = [
             "ListAudit",
         ],
     ),
+    ("mote.v1.Content", Rule::Admin, &["DescribeContent", "CollectContent", "VerifyContent"]),
     (
         "protos.GomoteService",
         Rule::User,
@@ -231,7 +232,8 @@ mod tests {
             open,
             ["/mote.v1.SignIn/BeginSignIn", "/mote.v1.SignIn/DescribeSignIn", "/mote.v1.SignIn/PollSignIn"]
         );
-        for path in declared().iter().filter(|path| path.starts_with("/mote.v1.Admin/")) {
+        let of_admins = |path: &&String| path.starts_with("/mote.v1.Admin/") || path.starts_with("/mote.v1.Content/");
+        for path in declared().iter().filter(of_admins) {
             assert_eq!(rule(path), Some(Rule::Admin), "{path}");
         }
     }

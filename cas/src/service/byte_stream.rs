@@ -45,18 +45,27 @@ impl ByteStreamService {
             return Ok(if name.blob.compressor == Compressor::Identity { size } else { -1 });
         }
         let (writes, store, offset) = (self.writes.clone(), self.store.clone(), offset_of(&first)?);
+        if first.finish_write {
+            // Most blobs are small and come in one message: one trip to where blocking is allowed.
+            return blocking(move || {
+                let mut write = writes.take_up(&store, &name, offset)?;
+                let counter = write.counter();
+                let committed = write.write(&first.data).and_then(|()| finish(write, &name));
+                writes.forget(&name, &counter);
+                committed
+            })
+            .await;
+        }
         let (write, name) = blocking(move || writes.take_up(&store, &name, offset).map(|write| (write, name))).await?;
-        let resource_name = first.resource_name.clone();
-        match feed(write, first, &resource_name, &mut stream).await {
+        match feed(write, first, &mut stream).await? {
             Fed::Whole(write) => {
-                let (received, counter) = (write.received(), write.counter());
-                let committed = blocking(move || write.commit()).await;
-                self.writes.forget(&name, &counter);
-                committed?;
-                Ok(match name.blob.compressor {
-                    Compressor::Identity => size,
-                    Compressor::Zstd => i64::try_from(received).unwrap_or(-1),
+                let (writes, counter) = (self.writes.clone(), write.counter());
+                blocking(move || {
+                    let committed = finish(write, &name);
+                    writes.forget(&name, &counter);
+                    committed
                 })
+                .await
             }
             Fed::Cut(write, status) => {
                 self.writes.park(&name, write);
@@ -68,6 +77,16 @@ impl ByteStreamService {
             }
         }
     }
+}
+
+/// Commits; the committed size, as the form of the write has it.
+fn finish(write: PartialWrite, name: &WriteName) -> Result<i64, Status> {
+    let committed = match name.blob.compressor {
+        Compressor::Identity => name.blob.digest.size_bytes(),
+        Compressor::Zstd => write.received(),
+    };
+    write.commit()?;
+    Ok(i64::try_from(committed).unwrap_or(-1))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Status> + Send + 'static) -> Result<T, Status> {
@@ -145,36 +164,56 @@ enum Fed {
     Refused(Arc<AtomicU64>, Status),
 }
 
-async fn feed(
-    mut write: PartialWrite,
-    first: WriteRequest,
-    resource_name: &str,
-    stream: &mut Streaming<WriteRequest>,
-) -> Fed {
-    let counter = write.counter();
+/// Messages taken from the stream and not yet written: as few as keep the writer busy.
+const AHEAD: usize = 2;
+
+/// Checks messages here and writes them on a thread of their own, since a trip there for each would cost as
+/// much as the writing. An error is one of ours.
+async fn feed(write: PartialWrite, first: WriteRequest, stream: &mut Streaming<WriteRequest>) -> Result<Fed, Status> {
+    let (counter, mut received) = (write.counter(), write.received());
+    let (pieces, waiting) = mpsc::channel(AHEAD);
+    let writing = tokio::task::spawn_blocking(move || write_all(write, waiting));
+    let resource_name = first.resource_name.clone();
     let mut message = first;
-    loop {
-        let checked = check_next(&message, resource_name, write.received());
-        if let Err(status) = checked {
-            return Fed::Refused(counter, status);
+    let ended = loop {
+        if let Err(status) = check_next(&message, &resource_name, received) {
+            break Ended::Refused(status);
         }
-        let (data, last) = (message.data, message.finish_write);
-        if !data.is_empty() {
-            let fed = blocking(move || write.write(&data).map(|()| write)).await;
-            write = match fed {
-                Ok(write) => write,
-                Err(status) => return Fed::Refused(counter, status),
-            };
-        }
-        if last {
-            return Fed::Whole(write);
+        let last = message.finish_write;
+        received += message.data.len() as u64;
+        if pieces.send(message.data).await.is_err() || last {
+            // Either it is all here, or the writer has failed and says why.
+            break Ended::Whole;
         }
         message = match stream.message().await {
             Ok(Some(message)) => message,
-            Ok(None) => return Fed::Cut(write, Status::invalid_argument("the stream ended without finish_write")),
-            Err(status) => return Fed::Cut(write, status),
+            Ok(None) => break Ended::Cut(Status::invalid_argument("the stream ended without finish_write")),
+            Err(status) => break Ended::Cut(status),
         };
+    };
+    drop(pieces);
+    let (write, written) = writing.await.map_err(|error| status::of_join(&error))?;
+    Ok(match (written, ended) {
+        (Err(status), _) | (Ok(()), Ended::Refused(status)) => Fed::Refused(counter, status),
+        (Ok(()), Ended::Whole) => Fed::Whole(write),
+        (Ok(()), Ended::Cut(status)) => Fed::Cut(write, status),
+    })
+}
+
+/// How a stream of messages ended.
+enum Ended {
+    Whole,
+    Cut(Status),
+    Refused(Status),
+}
+
+fn write_all(mut write: PartialWrite, mut pieces: mpsc::Receiver<Vec<u8>>) -> (PartialWrite, Result<(), Status>) {
+    while let Some(piece) = pieces.blocking_recv() {
+        if let Err(status) = write.write(&piece) {
+            return (write, Err(status));
+        }
     }
+    (write, Ok(()))
 }
 
 fn check_next(message: &WriteRequest, resource_name: &str, received: u64) -> Result<(), Status> {

@@ -26,6 +26,10 @@ pub struct CasService {
 
 /// Content below this is not worth compressing.
 const MIN_COMPRESS_BYTES: usize = 512;
+/// What an entry of an answer has besides content: its digest (at most 78 bytes), status and compressor.
+const ENTRY_BYTES: usize = 110;
+/// Largest answer with contents: what peers that were told nothing receive, less room for the frame.
+const MAX_ANSWER_BYTES: u64 = (4 << 20) - 1024;
 /// Pages of a tree made ready and not yet taken.
 const READY_PAGES: usize = 2;
 
@@ -53,7 +57,7 @@ impl ContentAddressableStorage for CasService {
     ) -> Result<Response<FindMissingBlobsResponse>, Status> {
         let request = request.into_inner();
         status::check_digest_function(request.digest_function)?;
-        let digests: Vec<Digest> = request.blob_digests.iter().map(convert::reapi_digest).collect::<Result<_, _>>()?;
+        let digests = status::digests("blob_digests", &request.blob_digests)?;
         let missing = self.blocking(move |store| Ok(store.missing(&digests))).await?;
         let missing_blob_digests = missing.into_iter().map(convert::to_reapi_digest).collect();
         Ok(Response::new(FindMissingBlobsResponse { missing_blob_digests }))
@@ -81,9 +85,17 @@ impl ContentAddressableStorage for CasService {
     ) -> Result<Response<BatchReadBlobsResponse>, Status> {
         let request = request.into_inner();
         status::check_digest_function(request.digest_function)?;
-        let digests: Vec<Digest> = request.digests.iter().map(convert::reapi_digest).collect::<Result<_, _>>()?;
+        let digests = status::digests("digests", &request.digests)?;
         let total = digests.iter().map(Digest::size_bytes).fold(0, u64::saturating_add);
         check_batch(total, MAX_BATCH_TOTAL_BYTES)?;
+        // Of small blobs most of the answer is what stands around them.
+        let encoded = total + (digests.len() * ENTRY_BYTES) as u64;
+        if encoded > MAX_ANSWER_BYTES {
+            return Err(Status::invalid_argument(format!(
+                "an answer with {} blobs is over the {MAX_ANSWER_BYTES} bytes that every peer receives; ask for fewer",
+                digests.len()
+            )));
+        }
         let zstd = request.acceptable_compressors.contains(&compressor::Value::Zstd.into());
         self.blocking(move |store| {
             let responses = digests.into_iter().map(|digest| read_one(store, digest, zstd)).collect();
@@ -99,7 +111,8 @@ impl ContentAddressableStorage for CasService {
         let request = request.into_inner();
         status::check_digest_function(request.digest_function)?;
         let root = status::required(request.root_digest.as_ref())?;
-        let pages = TreePages::new(self.store.clone(), root, request.page_size, &request.page_token)?;
+        let open = move |store: &Store| TreePages::new(store.clone(), root, request.page_size, &request.page_token);
+        let pages = self.blocking(open).await?;
         let (sender, receiver) = mpsc::channel(READY_PAGES);
         tokio::task::spawn_blocking(move || {
             for page in pages {
@@ -187,8 +200,7 @@ fn check_one(request: &batch_update_blobs_request::Request) -> Result<(Digest, B
 
 fn read_one(store: &Store, digest: Digest, zstd: bool) -> batch_read_blobs_response::Response {
     let read = store.read(&digest, MAX_BATCH_TOTAL_BYTES).map_err(|error| status::of_store(&error));
-    let found =
-        read.and_then(|content| content.ok_or_else(|| Status::not_found(format!("blob {digest} is not in the store"))));
+    let found = read.and_then(|content| content.ok_or_else(|| Status::not_found("not in the store")));
     let mut response = batch_read_blobs_response::Response {
         digest: Some(convert::to_reapi_digest(digest)),
         status: Some(Default::default()),

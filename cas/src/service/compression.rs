@@ -66,6 +66,11 @@ impl Unpacker {
         })
     }
 
+    /// Bytes unpacked so far.
+    pub(super) fn written(&self) -> u64 {
+        self.0.get_ref().upload.written()
+    }
+
     pub(super) fn into_upload(self) -> Upload {
         self.0.into_inner().upload
     }

@@ -32,6 +32,15 @@ pub(super) fn check_digest_function(value: i32) -> Result<(), Status> {
     }
 }
 
+/// Digests of a list; the first that is none is named by its place.
+pub(super) fn digests(field: &str, digests: &[reapi::Digest]) -> Result<Vec<Digest>, Status> {
+    let parse = |(n, digest): (usize, &reapi::Digest)| {
+        Digest::parse(&digest.hash, digest.size_bytes)
+            .map_err(|problem| Status::invalid_argument(format!("field {field}[{n}]: {problem}")))
+    };
+    digests.iter().enumerate().map(parse).collect()
+}
+
 /// A digest that has to be there.
 pub(super) fn required(digest: Option<&reapi::Digest>) -> Result<Digest, Status> {
     let digest = digest.ok_or_else(|| Status::invalid_argument("field digest: is not set"))?;

@@ -172,10 +172,32 @@ async fn batches_over_the_limit_and_other_hashes_are_refused() {
         batch_update_blobs_request::Request { digest: Some(to_reapi_digest(huge)), data: vec![], compressor: 1 };
     let update = BatchUpdateBlobsRequest { requests: vec![request], ..Default::default() };
     assert_eq!(bench.cas().batch_update_blobs(update).await.unwrap_err().code(), Code::InvalidArgument);
+    // Small blobs, in an answer that would be larger than what peers receive.
+    let many = (0..40_000).map(|n| to_reapi_digest(Digest::new(*big.hash(), n))).collect();
+    let read = BatchReadBlobsRequest { digests: many, ..Default::default() };
+    assert_eq!(bench.cas().batch_read_blobs(read).await.unwrap_err().code(), Code::InvalidArgument);
     let find = FindMissingBlobsRequest { digest_function: 9, ..Default::default() };
     assert_eq!(bench.cas().find_missing_blobs(find).await.unwrap_err().code(), Code::InvalidArgument);
     let split = bench.cas().split_blob(SplitBlobRequest::default()).await;
     assert_eq!(split.unwrap_err().code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn what_is_no_digest_is_named_by_its_place() {
+    let bench = Bench::new().await;
+    let good = to_reapi_digest(Digest::of(b"x"));
+    for (hash, size_bytes) in [("abc".to_owned(), 1), (good.hash.to_uppercase(), 1), (good.hash.clone(), -1)] {
+        let blob_digests = vec![good.clone(), motefarm_proto::reapi::Digest { hash, size_bytes }];
+        let find = FindMissingBlobsRequest { blob_digests: blob_digests.clone(), ..Default::default() };
+        let read = BatchReadBlobsRequest { digests: blob_digests, ..Default::default() };
+        for status in [
+            bench.cas().find_missing_blobs(find).await.unwrap_err(),
+            bench.cas().batch_read_blobs(read).await.unwrap_err(),
+        ] {
+            assert_eq!(status.code(), Code::InvalidArgument);
+            assert!(status.message().contains("digests[1]"), "{status}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -333,6 +355,9 @@ async fn a_tree_comes_in_pages_of_different_directories() {
             assert_eq!(rest, pages[1..]);
         }
     }
+    let file = bench.put(&[0xff; 9]);
+    let no_tree = GetTreeRequest { root_digest: Some(to_reapi_digest(file)), ..Default::default() };
+    assert_eq!(bench.cas().get_tree(no_tree).await.unwrap_err().code(), Code::InvalidArgument);
     let unknown = GetTreeRequest { root_digest: Some(to_reapi_digest(Digest::of(b"none"))), ..Default::default() };
     assert_eq!(bench.cas().get_tree(unknown).await.unwrap_err().code(), Code::NotFound);
 }

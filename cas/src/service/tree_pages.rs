@@ -30,15 +30,17 @@ pub(super) struct TreePages {
 }
 
 impl TreePages {
-    /// Pages from `token` on. NOT_FOUND without the root.
+    /// Pages from `token` on. NOT_FOUND without the root, INVALID_ARGUMENT if it is no directory.
     pub(super) fn new(store: Store, root: Digest, page_size: i32, token: &str) -> Result<Self, Status> {
         let skip = match token {
             "" => 0,
             token => token.parse().map_err(|_| Status::invalid_argument("page_token is none of ours"))?,
         };
         let page_size = usize::try_from(page_size).map_err(|_| Status::invalid_argument("page_size is negative"))?;
-        if !store.contains(&root) {
-            return Err(Status::not_found(format!("directory {root} is not in the store")));
+        let read = store.read(&root, MAX_DIRECTORY_BYTES).map_err(|error| status::of_store(&error))?;
+        let bytes = read.ok_or_else(|| Status::not_found(format!("directory {root} is not in the store")))?;
+        if let Err(error) = Directory::decode(&bytes[..]) {
+            return Err(Status::invalid_argument(format!("root_digest {root} is no Directory: {error}")));
         }
         let page_size = if page_size == 0 { PAGE_DIRECTORIES } else { page_size };
         Ok(Self {

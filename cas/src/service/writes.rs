@@ -11,8 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tonic::Status;
 
-/// Writes kept after their stream broke. Each may hold a temporary file of its blob's size.
+/// Writes kept after their stream broke.
 const MAX_PARKED: usize = 64;
+/// What they may have in temporary files together: one blob as large as may be.
+const MAX_PARKED_BYTES: u64 = 4 << 30;
 /// How long.
 const PARKED_FOR: Duration = Duration::from_secs(600);
 
@@ -71,17 +73,26 @@ impl Writes {
         Ok(PartialWrite { sink, received })
     }
 
-    /// Keeps a write whose stream broke, for a while.
+    /// Keeps a write whose stream broke, for a while; the oldest make room for it.
     pub(super) fn park(&self, name: &WriteName, write: PartialWrite) {
         let now = SystemClock.now();
         let mut entries = self.entries();
         entries.retain(|_, entry| entry.parked.as_ref().is_none_or(|(_, since)| now.since(*since) < PARKED_FOR));
-        let parked = entries.iter().filter_map(|(name, entry)| Some((entry.parked.as_ref()?.1, name.clone())));
-        let parked: Vec<(Timestamp, WriteName)> = parked.collect();
-        if parked.len() >= MAX_PARKED
-            && let Some((_, oldest)) = parked.into_iter().min_by_key(|(since, _)| *since)
-        {
+        let parked = |(name, entry): (&WriteName, &Entry)| {
+            let (write, since) = entry.parked.as_ref()?;
+            Some((*since, write.stored(), name.clone()))
+        };
+        let mut parked: Vec<(Timestamp, u64, WriteName)> = entries.iter().filter_map(parked).collect();
+        parked.sort_unstable_by_key(|(since, ..)| *since);
+        let mut count = parked.len() + 1;
+        let mut bytes = parked.iter().map(|(_, bytes, _)| bytes).sum::<u64>() + write.stored();
+        for (_, freed, oldest) in parked {
+            if count <= MAX_PARKED && bytes <= MAX_PARKED_BYTES {
+                break;
+            }
             entries.remove(&oldest);
+            count -= 1;
+            bytes -= freed;
         }
         entries.insert(name.clone(), Entry { received: Arc::clone(&write.received), parked: Some((write, now)) });
     }
@@ -118,6 +129,14 @@ impl PartialWrite {
     /// Bytes of the stream taken so far.
     pub(super) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// Bytes it has in the store's temporary files.
+    fn stored(&self) -> u64 {
+        match &self.sink {
+            Sink::Plain(upload) => upload.written(),
+            Sink::Zstd(unpacker) => unpacker.written(),
+        }
     }
 
     /// The counter that identifies this write.

@@ -6,6 +6,7 @@ use super::record::{RECORD_BYTES, Record};
 use super::{Blob, Store, StoreError, large};
 use motefarm_core::Digest;
 use std::collections::HashMap;
+use std::io::ErrorKind;
 
 /// What could go, and when it was used last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,7 +23,61 @@ struct PackUse {
     pinned_bytes: u64,
 }
 
+/// What of a pack that goes is copied to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// What is pinned, and what was used within the hour: half of the pack at most.
+    Recent,
+    /// What is pinned.
+    Pinned,
+    /// All that the catalog still has.
+    Everything,
+}
+
+/// What [`Store::collect`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Collected {
+    /// Blobs that are gone.
+    pub blobs: u64,
+    /// Disk space that is free again.
+    pub disk_bytes: u64,
+}
+
 impl Store {
+    /// Evicts what was used least recently until no more than `target_bytes` of disk space are taken, or
+    /// until what is left is pinned. Recent use protects nothing here: somebody wants the space. Others
+    /// may use the store meanwhile.
+    pub fn collect(&self, target_bytes: u64) -> Result<Collected, StoreError> {
+        let before = self.stats();
+        let over = |store: &Self| store.catalog().disk_bytes() > target_bytes;
+        if over(self) {
+            let mut writer = self.writer();
+            if !writer.is_empty() {
+                let full = writer.number();
+                writer.seal()?;
+                self.catalog_mut().pack_sealed(full, writer.number());
+            }
+            let active = writer.number();
+            drop(writer);
+            for victim in self.victims(active, true) {
+                if !over(self) {
+                    break;
+                }
+                // Taken anew for each, so that nobody who writes waits for all.
+                let mut writer = self.writer();
+                match victim {
+                    Victim::Pack(number) => self.evict_pack(&mut writer, number, Keep::Pinned)?,
+                    Victim::Large(digest) => self.evict_large(&digest),
+                }
+            }
+        }
+        let after = self.stats();
+        Ok(Collected {
+            blobs: before.blobs.saturating_sub(after.blobs),
+            disk_bytes: before.disk_bytes.saturating_sub(after.disk_bytes),
+        })
+    }
+
     /// Makes room for blobs about to be appended.
     pub(super) fn make_room(&self, writer: &mut PackWriter, blobs: &[(Digest, &[u8])]) -> Result<(), StoreError> {
         let content: u64 = blobs.iter().map(|(_, content)| content.len() as u64).sum();
@@ -44,7 +99,7 @@ impl Store {
             }
             for victim in self.victims(writer.number(), last_resort) {
                 match victim {
-                    Victim::Pack(number) => self.evict_pack(writer, number)?,
+                    Victim::Pack(number) => self.evict_pack(writer, number, Keep::Recent)?,
                     Victim::Large(digest) => self.evict_large(&digest),
                 }
                 if fits(self) {
@@ -106,18 +161,26 @@ impl Store {
         }
     }
 
-    /// Copies forward what is pinned or in recent use, then removes the pack. A crash in between
-    /// leaves blobs twice, which is harmless.
-    fn evict_pack(&self, writer: &mut PackWriter, number: u32) -> Result<(), StoreError> {
+    /// Copies forward what is to be kept, then removes the pack. A crash in between leaves blobs twice,
+    /// which is harmless.
+    pub(super) fn evict_pack(&self, writer: &mut PackWriter, number: u32, keep: Keep) -> Result<(), StoreError> {
         let path = index_path(&self.0.dir, number);
-        let log = std::fs::read(&path).map_err(StoreError::io(&path))?;
+        let log = match std::fs::read(&path) {
+            // Evicted since it was chosen.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            read => read.map_err(StoreError::io(&path))?,
+        };
         let digests: Vec<Digest> = Record::decode_all(&log)
             .filter_map(|record| match record {
                 Record::Blob { digest, .. } => Some(digest),
                 Record::Seal => None,
             })
             .collect();
-        let keep_from_ms = self.keep_from_ms(&digests, number);
+        let keep_from_ms = match keep {
+            Keep::Recent => self.keep_from_ms(&digests, number),
+            Keep::Pinned => u64::MAX,
+            Keep::Everything => 0,
+        };
         loop {
             let mut catalog = self.catalog_mut();
             let here =

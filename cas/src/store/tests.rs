@@ -275,6 +275,61 @@ fn a_store_full_of_pinned_blobs_says_so() {
 }
 
 #[test]
+fn a_collection_leaves_what_is_pinned_whatever_was_used() {
+    let dir = dir();
+    let (store, clock) = open_small(dir.path(), 64 << 20);
+    let blobs: Vec<_> = (0..40).map(|n| blob(n, 50_000)).chain([blob(90, 2 << 20), blob(91, 2 << 20)]).collect();
+    store.put_batch(&blobs).unwrap();
+    clock.advance(Duration::from_secs(1));
+    let kept = [blobs[3].0, blobs[41].0];
+    let pin = store.pin(kept.to_vec());
+    assert_eq!(store.collect(64 << 20).unwrap(), Collected::default(), "it fits");
+    let collected = store.collect(0).unwrap();
+    assert_eq!(collected.blobs, 40);
+    assert!(collected.disk_bytes > 4_000_000, "{collected:?}");
+    let there: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).filter(|digest| store.contains(digest)).collect();
+    assert_eq!(there, kept);
+    assert_eq!(read(&ReadStore::open(dir.path()).unwrap(), &kept[0]), Some(blobs[3].1.clone()));
+    drop(pin);
+    store.collect(0).unwrap();
+    assert_eq!(store.stats().blobs, 0);
+    // It is a store still.
+    store.put_batch(&blobs).unwrap();
+    assert_eq!(store.verify().unwrap().blobs, 42);
+}
+
+#[test]
+fn wrong_bytes_are_found_by_name_and_make_way_for_right_ones() {
+    let dir = dir();
+    let store = open(dir.path());
+    let blobs: Vec<_> = [100, 1000, 5000, 2 << 20].map(|size| blob(7, size)).into();
+    store.put_batch(&blobs).unwrap();
+    let wrong = [blobs[1].0, blobs[3].0];
+    let pack = OpenOptions::new().write(true).open(pack::pack_path(dir.path(), 1)).unwrap();
+    pack.write_all_at(b"?", 110).unwrap();
+    std::fs::write(large::path(dir.path(), &blobs[3].0), vec![0; 2 << 20]).unwrap();
+    let mut last = None;
+    let mut seen = Vec::new();
+    store
+        .verify_with(|progress| {
+            seen.extend(progress.bad);
+            last = Some((progress.blobs, progress.all_blobs, progress.bytes == progress.all_bytes));
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!((seen.as_slice(), last), (&wrong[..], Some((4, 4, true))));
+    let _pinned = store.pin(wrong.to_vec());
+    assert_eq!(store.discard_all(&wrong).unwrap(), 2);
+    assert_eq!(store.discard_all(&wrong).unwrap(), 0);
+    assert_eq!(store.missing(&[blobs[0].0, blobs[1].0, blobs[2].0, blobs[3].0]), wrong);
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.missing(&wrong), wrong, "also after a restart");
+    assert_eq!(store.put_batch(&blobs).unwrap().stored, 2);
+    assert_eq!(store.verify().unwrap(), VerifyReport { blobs: 4, bytes: store.stats().blob_bytes, bad: vec![] });
+}
+
+#[test]
 fn another_layout_is_not_touched() {
     let dir = dir();
     std::fs::write(dir.path().join("format"), "motefarm-cas 99\n").unwrap();

@@ -1,9 +1,10 @@
 //! Hashing everything again.
 
 use super::catalog::Place;
-use super::{BlobSource as _, Store, StoreError};
+use super::{Blob, Store, StoreError};
 use motefarm_core::Digest;
 use motefarm_core::digest::DigestHasher;
+use std::ops::ControlFlow;
 
 /// What [`Store::verify`] found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,10 +18,36 @@ pub struct VerifyReport {
     pub bad: Vec<Digest>,
 }
 
+/// How far [`Store::verify_with`] has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VerifyProgress {
+    /// Blobs there were when it began.
+    pub all_blobs: u64,
+    /// Their bytes.
+    pub all_bytes: u64,
+    /// Blobs looked at so far.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The blob just looked at, if it is not what its digest says.
+    pub bad: Option<Digest>,
+}
+
 impl Store {
     /// Reads and hashes every blob. Takes as long as reading the disk does; others may use the
-    /// store meanwhile, and what is evicted under way is left out.
+    /// store meanwhile, and what is evicted under way is left out. Does not count as use.
     pub fn verify(&self) -> Result<VerifyReport, StoreError> {
+        let mut report = VerifyReport::default();
+        self.verify_with(|progress| {
+            (report.blobs, report.bytes) = (progress.blobs, progress.bytes);
+            report.bad.extend(progress.bad);
+            ControlFlow::Continue(())
+        })?;
+        Ok(report)
+    }
+
+    /// The same, telling after each blob how far it is; ends early when told to.
+    pub fn verify_with(&self, mut tell: impl FnMut(VerifyProgress) -> ControlFlow<()>) -> Result<(), StoreError> {
         // In the order they lie on disk.
         let mut all: Vec<(u32, u64, Digest)> = self
             .catalog()
@@ -31,31 +58,37 @@ impl Store {
             })
             .collect();
         all.sort_unstable();
-        let mut report = VerifyReport::default();
+        let all_bytes = all.iter().map(|(_, _, digest)| digest.size_bytes()).sum();
+        let mut progress = VerifyProgress { all_blobs: all.len() as u64, all_bytes, blobs: 0, bytes: 0, bad: None };
         let mut buf = vec![0; 256 << 10];
         for (_, _, digest) in all {
-            let Some(blob) = self.open(&digest)? else { continue };
-            report.blobs += 1;
-            report.bytes += digest.size_bytes();
-            let mut hasher = DigestHasher::new();
-            let mut offset = 0;
-            let read = loop {
-                match blob.read_at(&mut buf, offset) {
-                    Ok(0) => break Ok(()),
-                    Ok(read) => {
-                        hasher.update(&buf[..read]);
-                        offset += read as u64;
-                    }
-                    Err(error) => break Err(error),
-                }
-            };
-            if let Err(error) = &read {
-                tracing::warn!(%digest, %error, "blob not readable");
-            }
-            if read.is_err() || hasher.finish() != digest {
-                report.bad.push(digest);
+            let Some(blob) = self.open_unused(&digest)? else { continue };
+            progress.blobs += 1;
+            progress.bytes += digest.size_bytes();
+            progress.bad = (!holds(&blob, &digest, &mut buf)).then_some(digest);
+            if tell(progress).is_break() {
+                break;
             }
         }
-        Ok(report)
+        Ok(())
+    }
+}
+
+/// Whether the blob can be read and is what its digest says.
+fn holds(blob: &Blob, digest: &Digest, buf: &mut [u8]) -> bool {
+    let mut hasher = DigestHasher::new();
+    let mut offset = 0;
+    loop {
+        match blob.read_at(buf, offset) {
+            Ok(0) => return hasher.finish() == *digest,
+            Ok(read) => {
+                hasher.update(&buf[..read]);
+                offset += read as u64;
+            }
+            Err(error) => {
+                tracing::warn!(%digest, %error, "blob not readable");
+                return false;
+            }
+        }
     }
 }

@@ -22,6 +22,26 @@ pub(super) fn permissions(text: &str) -> Result<u32, String> {
     }
 }
 
+/// Bytes as people write them: `1000`, `500MB`, `10GiB`, `2g` (which is GiB, as most tools have it).
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let wrong = || "not a size; write 1000, 500MB or 10GiB".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
+    let unit = match text[digits..].trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(unit).ok_or_else(|| "more than any disk holds".to_owned())
+}
+
 /// The truth values of Go's `strconv.ParseBool`.
 pub(crate) fn go_bool(text: &str) -> Option<bool> {
     match text {
@@ -45,6 +65,16 @@ mod tests {
         assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(duration("29m59s"), Ok(Duration::from_secs(1799)));
         assert!(duration("0s").is_err() && duration("5").is_err());
+    }
+
+    #[test]
+    fn sizes_have_decimal_and_binary_units() {
+        for (text, bytes) in [("0", 0), ("1000", 1000), ("500MB", 500_000_000), ("10GiB", 10 << 30), ("2g", 2 << 30)] {
+            assert_eq!(size(text), Ok(bytes));
+        }
+        for wrong in ["", "-1", "MB", "1.5G", "1 light-year", "99999999999TB"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

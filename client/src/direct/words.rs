@@ -111,6 +111,7 @@ fn instance_words(verb: &Verb) -> Words {
         Verb::Ssh(ssh) => Words::first(ssh.words.first().map(text)),
         Verb::SshCert(cert) => Words::all(std::slice::from_ref(&cert.instance)),
         Verb::SshConfig(_) | Verb::List(_) | Verb::Admin(_) | Verb::Completions(_) | Verb::Man(_) => Words::all(&[]),
+        Verb::Cas(_) | Verb::Reapi(_) => Words::all(&[]),
     }
 }
 

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 /// Digests in one question: 40,000 of at most 82 bytes are 3.3 MB, within REAPI's customary 4 MiB.
 const MAX_ASKED: usize = 40_000;
 
-pub(super) enum UploadError {
+pub(crate) enum UploadError {
     /// A file is not any more what was walked.
     Changed(PathBuf),
     /// Another walk would not help.
@@ -24,7 +24,7 @@ pub(super) enum UploadError {
 }
 
 /// Those of `digests` that the farm's store lacks.
-pub(super) async fn find_missing(
+pub(crate) async fn find_missing(
     farm: &Farm,
     digests: impl IntoIterator<Item = Digest>,
 ) -> Result<HashSet<Digest>, Error> {
@@ -44,7 +44,7 @@ pub(super) async fn find_missing(
 
 /// Uploads `wanted`, of which `walked` has the contents. After a cut only what is then still
 /// missing.
-pub(super) async fn upload(
+pub(crate) async fn upload(
     farm: &Farm,
     walked: &Snapshot,
     mut wanted: HashSet<Digest>,

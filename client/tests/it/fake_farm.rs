@@ -2,21 +2,26 @@
 
 mod access;
 mod admin;
+mod content;
 mod exec;
+mod execution;
 mod farm;
 mod files;
 mod storage;
 
+pub(crate) use content::wrong;
 pub(crate) use exec::{Exec, lines};
 
 use motefarm_net::serve::serve_connection;
 use motefarm_net::tls::Authority;
 use motefarm_proto::mote::access_server::AccessServer;
 use motefarm_proto::mote::admin_server::AdminServer;
+use motefarm_proto::mote::content_server::ContentServer;
 use motefarm_proto::mote::farm_server::FarmServer;
 use motefarm_proto::mote::sign_in_server::SignInServer;
 use motefarm_proto::mote::*;
 use motefarm_proto::reapi::content_addressable_storage_server::ContentAddressableStorageServer;
+use motefarm_proto::reapi::execution_server::ExecutionServer;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -129,6 +134,8 @@ impl FakeFarm {
         let service = Service { state: state.clone(), cutter };
         let routes = tonic::service::Routes::new(FarmServer::new(service.clone()))
             .add_service(AdminServer::new(service.clone()))
+            .add_service(ContentServer::new(service.clone()))
+            .add_service(ExecutionServer::new(service.clone()))
             .add_service(AccessServer::new(service.clone()))
             .add_service(SignInServer::new(service.clone()))
             .add_service(ContentAddressableStorageServer::new(service.clone()));

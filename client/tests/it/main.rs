@@ -4,6 +4,8 @@
 #![cfg_attr(unix, expect(clippy::unwrap_used, reason = "also the helpers of tests are tests"))]
 
 #[cfg(unix)]
+mod content;
+#[cfg(unix)]
 mod direct;
 #[cfg(unix)]
 mod exec;

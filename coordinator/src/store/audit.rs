@@ -6,7 +6,7 @@ use sqlx::{Sqlite, Transaction};
 
 /// Every word an audit row may have for what was done. `ssh` is for the gateway: a row when a session
 /// opens, with the instance as its subject.
-pub const ACTIONS: [&str; 25] = [
+pub const ACTIONS: [&str; 27] = [
     "first start",
     "sign-in",
     "sign-in refused",
@@ -30,6 +30,8 @@ pub const ACTIONS: [&str; 25] = [
     "group remove",
     "snapshot create",
     "snapshot remove",
+    "content collect",
+    "content discard",
     "expire",
     "ssh",
 ];

@@ -57,10 +57,15 @@ fn methods() -> BTreeSet<String> {
 
 /// The gRPC status of an empty call.
 fn status(rpc: &Rpc, path: &str) -> Code {
+    status_of(rpc, path, Body::empty())
+}
+
+/// The gRPC status of a call.
+pub(crate) fn status_of(rpc: &Rpc, path: &str, body: Body) -> Code {
     let request = http::Request::post(format!("http://farm{path}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
-        .body(Body::empty())
+        .body(body)
         .expect("a request");
     let mut channel = rpc.authorized();
     let answer = rpc.wait(async move {

@@ -30,9 +30,15 @@ impl ContentAddressableStorage for Service {
 
     async fn batch_update_blobs(
         &self,
-        _: Request<reapi::BatchUpdateBlobsRequest>,
+        request: Request<reapi::BatchUpdateBlobsRequest>,
     ) -> Answer<reapi::BatchUpdateBlobsResponse> {
-        no()
+        let mut state = self.called("batch_update");
+        let put = |entry: reapi::batch_update_blobs_request::Request| {
+            state.blobs.insert(convert::reapi_digest(entry.digest.as_ref().unwrap()).unwrap());
+            reapi::batch_update_blobs_response::Response { digest: entry.digest, status: None }
+        };
+        let responses = request.into_inner().requests.into_iter().map(put).collect();
+        Ok(Response::new(reapi::BatchUpdateBlobsResponse { responses }))
     }
 
     async fn batch_read_blobs(

@@ -1,0 +1,28 @@
+//! Programs of others that speak the Remote Execution API, against a farm of the real programs.
+//!
+//! `make interop` gets the peers and runs this; elsewhere, and for a peer that could not be had, a test says
+//! SKIPPED. Nothing but loopback is used once the peers are there.
+
+mod bazel;
+mod bgd;
+mod moon;
+mod peers;
+mod project;
+
+use motefarm_tests::farm::Builder;
+use motefarm_tests::{Programs, TestFarm};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A farm to be shaped, of the programs that Cargo has just built.
+fn farm() -> Builder {
+    TestFarm::builder(Programs {
+        coordinator: PathBuf::from(env!("CARGO_BIN_EXE_mote-coordinator-e2e")),
+        buildlet: PathBuf::from(env!("CARGO_BIN_EXE_mote-buildlet-e2e")),
+        mote: PathBuf::from(env!("CARGO_BIN_EXE_mote-e2e")),
+    })
+}
+
+const fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
