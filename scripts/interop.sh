@@ -54,9 +54,11 @@ bgd() {
   }
 }
 
+# A mirror that does not answer must not keep the rest waiting.
+export -f bazel moon bgd packages
 for peer in bazel moon bgd; do
   began=$SECONDS
-  if ! ("$peer"); then
+  if ! timeout 300 bash -euo pipefail -c "$peer" </dev/null; then
     say "SKIPPED: $peer can not be had here (network, root or processor)"
   elif [ $((SECONDS - began)) -gt 2 ]; then
     say "got $peer in $((SECONDS - began)) s"
