@@ -26,6 +26,15 @@ pub enum Command {
     ///
     /// Example: eval "$(mote-bridge env)"
     Env(Env),
+    /// Look for what stands between a Goma client and its server: in this environment, and by asking the
+    /// server as the client would. Exits 1 if something is wrong.
+    ///
+    /// Example: mote-bridge doctor
+    Doctor(Doctor),
+    /// Bring a directory's files to a bridge that runs, so that the first build finds them there.
+    ///
+    /// Example: mote-bridge seed ~/src/project
+    Seed(Seed),
     /// Say what became of a compile, by the id in its error message or by the client's own.
     ///
     /// Example: mote-bridge explain 3f9c01d2ab44
@@ -72,14 +81,43 @@ pub struct Env {
     pub strict: bool,
 }
 
+/// `seed`.
+#[derive(Debug, Clone, Args)]
+pub struct Seed {
+    /// What to bring: a source tree, a sysroot, /usr/include.
+    pub dir: PathBuf,
+    /// How to reach the bridge.
+    #[command(flatten)]
+    pub way: Way,
+}
+
+/// The way to a bridge that runs.
+#[derive(Debug, Clone, Args)]
+pub struct Way {
+    /// Where it is.
+    #[arg(long, value_name = "HOST:PORT", default_value = crate::config::DEFAULT_LISTEN)]
+    pub bridge: String,
+    /// File with the value of the `Authorization` header, if it wants a token.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// `doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct Doctor {
+    /// As JSON: a list of what was found, each with an id that stays.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `explain`.
 #[derive(Debug, Clone, Args)]
 pub struct Explain {
     /// The id in brackets of an error message, or part of the client's id of the compile.
     pub id: String,
-    /// Where the bridge is.
-    #[arg(long, value_name = "HOST:PORT", default_value = crate::config::DEFAULT_LISTEN)]
-    pub bridge: String,
+    /// How to reach the bridge.
+    #[command(flatten)]
+    pub way: Way,
     /// As JSON.
     #[arg(long)]
     pub json: bool,

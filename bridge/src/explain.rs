@@ -1,39 +1,16 @@
 //! `mote-bridge explain`: asks the bridge what became of a compile, and says it in words.
 
-use anyhow::Context as _;
-use bytes::Bytes;
-use http::Request;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_util::rt::TokioIo;
+use crate::caller::Caller;
+use http::Method;
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::time::Duration;
-use tokio::net::TcpStream;
-
-/// Time for the whole question.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest answer.
-const MAX_BYTES: usize = 16 << 20;
 
 /// The bridge's answer: a list of records.
-pub async fn ask(bridge: &str, id: &str) -> anyhow::Result<Value> {
+pub async fn ask(mut caller: Caller, id: &str) -> anyhow::Result<Value> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@:/".contains(c);
     anyhow::ensure!(!id.is_empty() && id.chars().all(plain), "{id:?} is no id of a compile");
-    let asking = async {
-        let stream = TcpStream::connect(motefarm_net::dial::split_address(bridge)?).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let connection = tokio::spawn(connection);
-        let request = Request::get(format!("/explain/{id}")).header("host", bridge).body(Empty::<Bytes>::new())?;
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
-        connection.abort();
-        let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
-        anyhow::ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body).trim());
-        Ok::<Value, anyhow::Error>(serde_json::from_slice(&body)?)
-    };
-    let answered = tokio::time::timeout(TIMEOUT, asking).await.context("no answer in time");
-    answered.and_then(|answer| answer).with_context(|| format!("can not ask the bridge at {bridge}"))
+    let answer = caller.call(Method::GET, &format!("/explain/{id}"), Vec::new()).await?;
+    Ok(serde_json::from_slice(&answer)?)
 }
 
 /// In words.

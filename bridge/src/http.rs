@@ -121,7 +121,10 @@ impl Edge {
             Call::Status => pages::status(self).await,
             Call::Metrics => text(StatusCode::OK, &pages::metrics(self)),
             Call::Explain => pages::explain(self, &rest),
-            Call::SaveLog => message_answer(Vec::new(), Encoding::Identity),
+            Call::SaveLog => {
+                body::discard(request).await;
+                message_answer(Vec::new(), Encoding::Identity)
+            }
             Call::Exec | Call::Store | Call::Lookup => {
                 let answer_by = Encoding::for_answer(header(request.headers(), ACCEPT_ENCODING));
                 match body::read(self, request).await {

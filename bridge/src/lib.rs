@@ -14,10 +14,12 @@
 pub mod access;
 pub mod admission;
 pub mod backend;
+pub mod caller;
 pub mod cli;
 pub mod client_env;
 pub mod config;
 pub mod content;
+pub mod doctor;
 pub mod explain;
 pub mod file_blob;
 pub mod hash_map;
@@ -26,6 +28,7 @@ pub mod metrics;
 pub mod pipeline;
 pub mod records;
 pub mod run;
+pub mod seed;
 pub mod serve;
 
 pub use run::main_impl;

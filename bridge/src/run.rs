@@ -3,15 +3,18 @@
 use crate::access::Access;
 use crate::admission::Pool;
 use crate::backend::{Address, Backend};
-use crate::cli::{Cli, Command, Setup};
+use crate::caller::Caller;
+use crate::cli::{Cli, Command, Doctor, Setup, Way};
 use crate::client_env::{self, ClientEnv};
 use crate::config::{Config, File, Overrides};
 use crate::content::Content;
+use crate::doctor::environment::Facts;
+use crate::doctor::{Severity, describe, probe};
 use crate::hash_map::HashMap;
 use crate::http::Edge;
 use crate::pipeline::compile::Compiler;
 use crate::records::Records;
-use crate::{explain, serve};
+use crate::{explain, seed, serve};
 use anyhow::Context as _;
 use clap::Parser as _;
 use etcetera::BaseStrategy as _;
@@ -20,7 +23,7 @@ use motefarm_net::dial::{self, Bearer, Target};
 use motefarm_net::private_file;
 use motefarm_net::tls::{self, Authority, OperatorCertificate};
 use rustls::ServerConfig;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -49,8 +52,20 @@ pub fn main_impl() -> ExitCode {
             let env_of = ClientEnv { host: host.to_owned(), port, token_file, strict: env.strict };
             say(env_of.lines(env.shell).trim_end())
         }),
+        Command::Seed(asked) => on_runtime(async {
+            let seeded = seed::seed(caller(&asked.way).await?, &asked.dir).await?;
+            for (path, reason) in &seeded.left_out {
+                tracing::warn!(path = %path.display(), reason, "left out");
+            }
+            say(&format!("{} files, {} bytes; {} left out", seeded.files, seeded.bytes, seeded.left_out.len()))
+        }),
+        Command::Doctor(asked) => match on_runtime(doctor(asked)) {
+            Ok(true) => return ExitCode::FAILURE,
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        },
         Command::Explain(asked) => on_runtime(async {
-            let records = explain::ask(&asked.bridge, &asked.id).await?;
+            let records = explain::ask(caller(&asked.way).await?, &asked.id).await?;
             anyhow::ensure!(
                 records.as_array().is_some_and(|list| !list.is_empty()),
                 "the bridge remembers no compile with the id {:?}; it forgets all but the latest, and all when it ends",
@@ -93,8 +108,29 @@ fn config_error(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(EXIT_CONFIG)
 }
 
-fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn on_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+async fn caller(way: &Way) -> anyhow::Result<Caller> {
+    let read =
+        |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("can not read {}", path.display()));
+    let authorization = way.token_file.as_ref().map(read).transpose()?;
+    Caller::connect(&way.bridge, authorization.map(|text| text.trim_end().to_owned())).await
+}
+
+/// Whether something is wrong.
+async fn doctor(asked: &Doctor) -> anyhow::Result<bool> {
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let variables = variables.collect();
+    let read = |path: &Path| std::fs::read(path);
+    let facts = Facts { variables: &variables, read: &read, uid: rustix::process::getuid().as_raw() };
+    let mut findings = facts.findings();
+    let ca_pem = variables.get("GOMA_SSL_EXTRA_CERT").and_then(|path| std::fs::read_to_string(path).ok());
+    findings.extend(probe::ping(&facts.server(), ca_pem.as_deref()).await);
+    say(&if asked.json { serde_json::to_string(&findings)? } else { describe(&findings).trim_end().to_owned() })?;
+    Ok(findings.iter().any(|finding| finding.severity == Severity::Wrong))
 }
 
 fn resolve(setup: &Setup) -> anyhow::Result<Config> {

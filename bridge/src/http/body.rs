@@ -69,6 +69,12 @@ pub(super) async fn read(edge: &Edge, request: Request<Incoming>) -> Result<Unpa
     Ok(unpacked)
 }
 
+/// Takes a body that nobody wants, so that the connection can go on.
+pub(super) async fn discard(request: Request<Incoming>) {
+    let mut body = request.into_body();
+    while let Ok(Some(Ok(_))) = tokio::time::timeout(PIECE_TIMEOUT, body.frame()).await {}
+}
+
 async fn receive(mut body: Incoming, limit: usize) -> Result<Bytes, BodyError> {
     let mut all = BytesMut::new();
     loop {

@@ -5,6 +5,8 @@ use crate::fake_reapi::{FakeReapi, Rules};
 use crate::goma_client::blob::Blob;
 use crate::goma_client::{Client, Failure, Task};
 use crate::harness::{Bridge, Project, apart, fails, leaves, lists_files, noise};
+use motefarm_bridge::caller::Caller;
+use motefarm_bridge::seed;
 use motefarm_core::Digest;
 use std::sync::Arc;
 
@@ -192,6 +194,7 @@ async fn a_compile_error_is_a_result_that_policies_decide_about() {
     );
     let uncached: Vec<bool> = fake.state().ran.iter().map(|ran| ran.do_not_cache).collect();
     assert_eq!(uncached, [true, true, false, false]);
+    assert!(fake.state().ran.iter().all(|ran| ran.skip_cache_lookup), "the bridge has looked itself");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,4 +265,25 @@ async fn what_can_not_be_served_is_refused_once_with_the_reason() {
     let refused = bridge.edge.records.latest_failures(10);
     assert_eq!(refused.len(), 3);
     assert!(bridge.edge.records.find(&refused[0].id)[0].message.as_ref().unwrap().contains("no output"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seeded_project_compiles_at_the_first_attempt() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeReapi::start(Rules::nativelink(), lists_files()).await;
+    let bridge = Bridge::start(dir.path(), &fake, "").await;
+    let project = Project::new(&[
+        ("a.c", b"int a;"),
+        ("deep/er/b.h", &noise(1, 3000)),
+        ("two.bin", &noise(2, 2 << 20)),
+        ("three.bin", &noise(3, (4 << 20) + 1)),
+        ("four.bin", &noise(4, 4 << 20)),
+        ("empty.h", b""),
+    ]);
+    let caller = Caller::connect(&bridge.address.to_string(), None).await.unwrap();
+    let seeded = seed::seed(caller, project.dir.path()).await.unwrap();
+    assert_eq!((seeded.files, seeded.left_out), (7, vec![]));
+    let task = project.task(&["a.c", "deep/er/b.h", "two.bin", "three.bin", "four.bin", "empty.h"], &["a.o"]);
+    let mut client = old_files(bridge.client());
+    assert_eq!(apart(move || client.compile(&task).unwrap().attempts).await, 1);
 }

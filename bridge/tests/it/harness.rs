@@ -4,6 +4,7 @@ use crate::fake_reapi::FakeReapi;
 use crate::fake_reapi::worker::{Done, Job, Work};
 use crate::goma_client::inputs::ToolSpec;
 use crate::goma_client::{Client, Task};
+use motefarm_bridge::backend::Backend;
 use motefarm_bridge::config::{File, Overrides};
 use motefarm_bridge::content::Content;
 use motefarm_bridge::hash_map::HashMap;
@@ -31,13 +32,18 @@ pub(crate) struct Bridge {
 impl Bridge {
     /// With the map in `dir`, before this server, configured by `text` (TOML).
     pub(crate) async fn start(dir: &Path, fake: &FakeReapi, text: &str) -> Self {
+        let platform = fake.rules.platform.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Self::start_on(dir, fake.backend(), platform.collect(), text).await
+    }
+
+    /// The same before any server.
+    pub(crate) async fn start_on(dir: &Path, backend: Backend, platform: Vec<(String, String)>, text: &str) -> Self {
         let mut file = File::parse(text).unwrap();
         file.backend.address = Some("127.0.0.1:1".to_owned());
-        let platform = fake.rules.platform.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let flags = Overrides { platform: platform.collect(), ..Overrides::default() };
+        let flags = Overrides { platform, ..Overrides::default() };
         let config = file.resolve(flags, dir.to_owned()).unwrap();
         let map = HashMap::open(&dir.join("hash-map"), 10_000).unwrap();
-        let edge = Arc::new(run::edge(&config, Content::new(fake.backend(), map)).unwrap());
+        let edge = Arc::new(run::edge(&config, Content::new(backend, map)).unwrap());
         let authority = Authority::load_or_create(&dir.join("tls")).unwrap();
         let tls = authority.server_config(&["127.0.0.1".to_owned()]).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

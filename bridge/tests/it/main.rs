@@ -9,5 +9,6 @@ mod fake_reapi;
 #[allow(dead_code, unreachable_pub, reason = "it is a library there, and each suite uses some of it")]
 mod goma_client;
 mod harness;
+mod real_casd;
 mod real_compiler;
 mod trouble;
