@@ -5,6 +5,7 @@ use std::error::Error;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=mote");
     println!("cargo:rerun-if-changed=gomote");
+    println!("cargo:rerun-if-changed=goma");
     let files = [
         "mote/v1/types.proto",
         "mote/v1/farm.proto",
@@ -14,10 +15,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         "mote/v1/keeper.proto",
         "mote/v1/runner.proto",
         "gomote/gomote.proto",
+        "goma/goma_data.proto",
     ];
     let descriptors = protox::compile(files, ["."])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
-    tonic_prost_build::configure().bytes(".mote.v1").bytes(".protos").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".mote.v1")
+        .bytes(".protos")
+        .bytes(".devtools_goma")
+        .compile_fds(descriptors)?;
     Ok(())
 }

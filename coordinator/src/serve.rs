@@ -12,6 +12,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use hyper::body::Incoming;
+use motefarm_net::first_byte::{TLS_HANDSHAKE, first_byte};
 use motefarm_net::serve::{ConnectionError, serve_connection};
 use rustls::ServerConfig;
 use std::io;
@@ -25,8 +26,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-/// First byte of a TLS record that begins a handshake (RFC 8446, section 5.1).
-const TLS_HANDSHAKE: u8 = 0x16;
 /// Time for a connection to say its first byte and finish its handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for calls in progress when stopping.
@@ -163,13 +162,5 @@ async fn named(
     match rule(request.uri().path()) {
         Some(Rule::Capability) => Ok(router.oneshot(request).await?),
         _ => Err(format!("{from} speaks cleartext and is not the farm's own user").into()),
-    }
-}
-
-async fn first_byte(stream: &TcpStream) -> io::Result<u8> {
-    let mut byte = [0];
-    match stream.peek(&mut byte).await? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok(byte[0]),
     }
 }

@@ -41,6 +41,8 @@ pub enum Target {
         /// From [`crate::tls::client_config`] or its pinned sibling.
         tls: Arc<ClientConfig>,
     },
+    /// TCP in the clear to `host:port`: a server of somebody else's, on loopback or a network that is trusted.
+    Clear(String),
     /// A Unix socket.
     Unix(PathBuf),
 }
@@ -48,7 +50,7 @@ pub enum Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tls { address, .. } => f.write_str(address),
+            Self::Tls { address, .. } | Self::Clear(address) => f.write_str(address),
             Self::Unix(path) => path.display().fmt(f),
         }
     }
@@ -103,6 +105,11 @@ impl Target {
                 let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
                 Ok(Box::new(stream))
             }
+            Self::Clear(address) => {
+                let tcp = TcpStream::connect(split_address(address)?).await?;
+                tcp.set_nodelay(true)?;
+                Ok(Box::new(tcp))
+            }
             #[cfg(unix)]
             Self::Unix(path) => Ok(Box::new(crate::unix::connect(path).await?)),
             #[cfg(not(unix))]
@@ -152,16 +159,36 @@ async fn channel_over(
         }
     });
     // The name is never resolved: the connector ignores it.
-    Endpoint::from_static("http://server.motefarm.internal")
+    settings(Endpoint::from_static("http://server.motefarm.internal"))
+        .connect_with_connector(connector)
+        .await
+        .map_err(io::Error::other)
+}
+
+/// A gRPC channel to `target` that dials when it is first used, and again when it was lost. It calls the
+/// server by its address, as those behind other people's proxies want.
+pub fn lazy_channel(target: Target) -> Result<Channel, DialError> {
+    let origin = match &target {
+        Target::Tls { address, .. } | Target::Clear(address) => format!("http://{address}"),
+        Target::Unix(_) => "http://localhost".to_owned(),
+    };
+    let endpoint = Endpoint::from_shared(origin)
+        .map_err(|cause| DialError { target: target.to_string(), cause: io::Error::other(cause) })?;
+    let connector = tower::service_fn(move |_: Uri| {
+        let target = target.clone();
+        async move { target.connect(&[b"h2"]).await.map(TokioIo::new) }
+    });
+    Ok(settings(endpoint).connect_with_connector_lazy(connector))
+}
+
+fn settings(endpoint: Endpoint) -> Endpoint {
+    endpoint
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
-        .connect_with_connector(connector)
-        .await
-        .map_err(io::Error::other)
 }
 
 /// Puts `authorization: Bearer <token>` on every call.

@@ -8,6 +8,9 @@
 pub mod backoff;
 pub mod deadline;
 pub mod dial;
+pub mod first_byte;
+#[cfg(unix)]
+pub mod own_user;
 pub mod private_file;
 pub mod serve;
 pub mod tls;

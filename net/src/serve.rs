@@ -28,7 +28,7 @@ pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Calls at once on one connection.
 pub const MAX_STREAMS: u32 = 1024;
-/// Time for the header of an HTTP/1.1 request.
+/// Time for the header of an HTTP/1.1 request, counted from the end of the one before.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Boxed error of a connection's end.
@@ -46,8 +46,27 @@ where
     B::Data: Send,
     B::Error: Into<ConnectionError>,
 {
+    serve_idle_connection(io, service, shutdown, HEADER_TIMEOUT).await
+}
+
+/// The same for peers that keep a connection of HTTP/1.1 for later: for `idle` nothing need come.
+pub async fn serve_idle_connection<Io, S, B>(
+    io: Io,
+    service: S,
+    shutdown: CancellationToken,
+    idle: Duration,
+) -> Result<(), ConnectionError>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<ConnectionError>,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<ConnectionError>,
+{
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle);
     builder
         .http2()
         .timer(TokioTimer::new())

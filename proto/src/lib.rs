@@ -20,6 +20,12 @@ pub mod gomote {
     tonic::include_proto!("protos");
 }
 
+/// What Goma's clients say over HTTP. No services: a path stands for a pair of messages.
+#[expect(clippy::all, clippy::allow_attributes_without_reason, reason = "generated")]
+pub mod goma {
+    tonic::include_proto!("devtools_goma");
+}
+
 /// Every service above as its `.proto` files declare it: an encoded `google.protobuf.FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 

@@ -9,6 +9,7 @@
 pub mod farm;
 pub mod files;
 pub mod go_agent;
+pub mod goma_client;
 pub mod joined;
 pub mod mote;
 pub mod processes;

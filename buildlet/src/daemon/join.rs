@@ -133,7 +133,7 @@ impl Lane {
             http::HeaderValue::try_from(format!("Bearer {}", self.token.reveal())).map_err(io::Error::other)?;
         bearer.set_sensitive(true);
         let host = match &self.target {
-            Target::Tls { address, .. } => address.clone(),
+            Target::Tls { address, .. } | Target::Clear(address) => address.clone(),
             Target::Unix(_) => "localhost".to_owned(),
         };
         let described = self.agent.describe();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const CRATES: [&str; 8] = ["core", "proto", "net", "cas", "coordinator", "buildlet", "client", "tests"];
+const CRATES: [&str; 9] = ["core", "proto", "net", "cas", "coordinator", "buildlet", "client", "bridge", "tests"];
 /// Longer files hold more than one thing.
 const MOST_LINES: usize = 800;
 
@@ -96,7 +96,7 @@ fn the_wall_clock_is_read_in_one_place() {
 
 #[test]
 fn programs_meet_in_libraries_alone() {
-    let programs = ["coordinator", "buildlet", "client"];
+    let programs = ["coordinator", "buildlet", "client", "bridge"];
     for krate in programs {
         for other in programs.iter().filter(|other| **other != krate) {
             let name = format!("motefarm-{other}");
@@ -104,10 +104,10 @@ fn programs_meet_in_libraries_alone() {
         }
     }
     for (krate, others) in [
-        ("core", &["proto", "net", "cas", "coordinator", "buildlet", "client"][..]),
-        ("proto", &["net", "cas", "coordinator", "buildlet", "client"]),
-        ("net", &["proto", "cas", "coordinator", "buildlet", "client"]),
-        ("cas", &["coordinator", "buildlet", "client"]),
+        ("core", &["proto", "net", "cas", "coordinator", "buildlet", "client", "bridge"][..]),
+        ("proto", &["net", "cas", "coordinator", "buildlet", "client", "bridge"]),
+        ("net", &["proto", "cas", "coordinator", "buildlet", "client", "bridge"]),
+        ("cas", &["coordinator", "buildlet", "client", "bridge"]),
     ] {
         for other in others {
             let name = format!("motefarm-{other}");
@@ -134,7 +134,7 @@ fn only_the_keeper_and_its_supervisors_fork() {
     let allowed = |name: &str| keepers(name) || name.starts_with("buildlet/tests");
     assert_eq!(uses(&files, "fork", allowed), Vec::<String>::new());
     assert_eq!(uses(&files, "pre_exec", |_| false), Vec::<String>::new());
-    for krate in ["core", "proto", "net", "cas", "coordinator", "client"] {
+    for krate in ["core", "proto", "net", "cas", "coordinator", "client", "bridge"] {
         assert_eq!(uses(&sources(krate), "fork()", |_| false), Vec::<String>::new());
     }
 }
@@ -192,4 +192,15 @@ fn every_migration_says_its_reason() {
         }
     }
     assert!(count > 0);
+}
+
+/// Two readings of one protocol are worth something only while neither sees the other.
+#[test]
+fn the_goma_client_of_the_tests_knows_nothing_of_the_bridge() {
+    let client: Vec<_> = sources("tests").into_iter().filter(|(name, _)| name.contains("goma_client")).collect();
+    assert!(!client.is_empty());
+    for word in ["motefarm_bridge", "motefarm_proto", "motefarm_core", "prost"] {
+        assert_eq!(uses(&client, word, |_| false), Vec::<String>::new());
+    }
+    assert_eq!(uses(&sources("bridge"), "goma_client", |name| name.starts_with("bridge/tests")), Vec::<String>::new());
 }

@@ -1,0 +1,131 @@
+//! The command line of `mote-bridge`: declarations only.
+
+use crate::client_env::Shell;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Lets unmodified Goma clients compile on any server of the Remote Execution API.
+#[derive(Debug, Parser)]
+#[command(name = "mote-bridge", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the bridge's program does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve Goma clients.
+    ///
+    /// Example: mote-bridge serve --backend grpc://build.example:8980 --instance main --platform OSFamily=linux
+    Serve(Setup),
+    /// Say what would be used, and what is wrong with it. Opens no port. Exits 64 if something is wrong.
+    CheckConfig(Setup),
+    /// Print what a Goma client's environment must hold to use this bridge.
+    ///
+    /// Example: eval "$(mote-bridge env)"
+    Env(Env),
+    /// Look for what stands between a Goma client and its server: in this environment, and by asking the
+    /// server as the client would. Exits 1 if something is wrong.
+    ///
+    /// Example: mote-bridge doctor
+    Doctor(Doctor),
+    /// Bring a directory's files to a bridge that runs, so that the first build finds them there.
+    ///
+    /// Example: mote-bridge seed ~/src/project
+    Seed(Seed),
+    /// Say what became of a compile, by the id in its error message or by the client's own.
+    ///
+    /// Example: mote-bridge explain 3f9c01d2ab44
+    Explain(Explain),
+}
+
+/// Where things are.
+#[derive(Debug, Clone, Args)]
+pub struct Setup {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE", env = "MOTE_BRIDGE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The REAPI server: grpc://HOST:PORT, grpcs://HOST:PORT or unix:/PATH.
+    #[arg(long, value_name = "URL", env = "MOTE_BRIDGE_BACKEND")]
+    pub backend: Option<String>,
+    /// Its instance name, verbatim [default: empty].
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+    /// A platform property that every action asks for; may be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub platform: Vec<(String, String)>,
+    /// Address to listen on; port 0 picks one [default: 127.0.0.1:5050].
+    #[arg(long, value_name = "ADDR", env = "MOTE_BRIDGE_LISTEN")]
+    pub listen: Option<String>,
+    /// Where the hash map and keys are kept [default: ${XDG_DATA_HOME:-~/.local/share}/mote-bridge].
+    #[arg(long, value_name = "DIR", env = "MOTE_BRIDGE_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// `env`.
+#[derive(Debug, Clone, Args)]
+pub struct Env {
+    /// Whose words.
+    #[arg(long, value_enum, default_value_t = Shell::Bash)]
+    pub shell: Shell,
+    /// Where the bridge is.
+    #[arg(long, value_name = "HOST:PORT", default_value = crate::config::DEFAULT_LISTEN)]
+    pub bridge: String,
+    /// File with the value of the client's `Authorization` header, if the bridge wants a token.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Fail where the remote compile fails, instead of compiling locally: for trying out.
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// `seed`.
+#[derive(Debug, Clone, Args)]
+pub struct Seed {
+    /// What to bring: a source tree, a sysroot, /usr/include.
+    pub dir: PathBuf,
+    /// How to reach the bridge.
+    #[command(flatten)]
+    pub way: Way,
+}
+
+/// The way to a bridge that runs.
+#[derive(Debug, Clone, Args)]
+pub struct Way {
+    /// Where it is.
+    #[arg(long, value_name = "HOST:PORT", default_value = crate::config::DEFAULT_LISTEN)]
+    pub bridge: String,
+    /// File with the value of the `Authorization` header, if it wants a token.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// `doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct Doctor {
+    /// As JSON: a list of what was found, each with an id that stays.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `explain`.
+#[derive(Debug, Clone, Args)]
+pub struct Explain {
+    /// The id in brackets of an error message, or part of the client's id of the compile.
+    pub id: String,
+    /// How to reach the bridge.
+    #[command(flatten)]
+    pub way: Way,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not NAME=VALUE")),
+    }
+}

@@ -1,0 +1,467 @@
+//! Configuration: one TOML file, flags over it. Parsing is a function of strings.
+
+use crate::access::Anonymous;
+use crate::backend::Address;
+use crate::hash_map::DEFAULT_MAX_ENTRIES;
+use crate::pipeline::action::ActionRules;
+use crate::pipeline::client_path::ClientPath;
+use crate::pipeline::compile::CompileRules;
+use crate::pipeline::inputs::{InputRules, Root, SystemFiles};
+use crate::pipeline::platform::{PlatformRule, PlatformRules};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where a bridge listens with no configuration.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:5050";
+/// Below this path clients look for everything, unless told otherwise (`GOMA_URL_PATH_PREFIX`).
+pub const DEFAULT_PREFIX: &str = "/cxx-compiler-service";
+/// Clients wait 610 s for an answer.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(605);
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("can not read {}: {source}", .path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not what it should be; the message holds line and column.
+    #[error("{}: {problem}", .path.display())]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A value makes no sense.
+    #[error("{key}: {problem}")]
+    Value {
+        /// Which key.
+        key: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+fn wrong(key: &'static str, problem: impl ToString) -> ConfigError {
+    ConfigError::Value { key, problem: problem.to_string() }
+}
+
+/// The file as written. Every key may be absent.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    /// `host:port`.
+    pub listen: Option<String>,
+    /// Where map and keys are kept.
+    pub data_dir: Option<PathBuf>,
+    /// Paths before `/ping`, `/e` and the others; `""` is one.
+    pub path_prefixes: Option<Vec<String>>,
+    /// More names for the server's certificate.
+    pub names: Vec<String>,
+    /// Who does the work.
+    pub backend: BackendFile,
+    /// `[[platform]]`.
+    pub platform: Vec<PlatformFile>,
+    /// Properties that clients may set themselves.
+    pub client_platform_properties: BTreeSet<String>,
+    /// What becomes of inputs.
+    pub inputs: InputsFile,
+    /// How a compile runs.
+    pub action: ActionFile,
+    /// Who may use it.
+    pub auth: AuthFile,
+    /// A certificate of the operator's.
+    pub tls: Option<TlsFile>,
+    /// Bounds.
+    pub limits: LimitsFile,
+}
+
+/// `[backend]`.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackendFile {
+    /// `grpc://`, `grpcs://` or `unix:`.
+    pub address: Option<String>,
+    /// REAPI's instance name, verbatim.
+    pub instance: Option<String>,
+    /// PEM file of the CA that vouches for it; absent: what the system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// File with a token for it.
+    pub token_file: Option<PathBuf>,
+}
+
+/// `[[platform]]`.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlatformFile {
+    /// What it is for.
+    pub dimensions: BTreeSet<String>,
+    /// What actions ask for.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// `[inputs]`.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InputsFile {
+    /// `filesystem` or `common`.
+    pub root: Option<RootWord>,
+    /// `ship`, `worker-provided` or `reject`.
+    pub system_files: Option<SystemFilesWord>,
+    /// What counts as the system's.
+    pub system_prefixes: Option<Vec<String>>,
+}
+
+/// See [`Root`].
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RootWord {
+    /// The worker takes the input root for `/`.
+    Filesystem,
+    /// It does not.
+    Common,
+}
+
+/// See [`SystemFiles`].
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SystemFilesWord {
+    /// Inputs like others.
+    Ship,
+    /// The worker's own.
+    WorkerProvided,
+    /// Not served.
+    Reject,
+}
+
+/// `[action]`.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ActionFile {
+    /// Longest run ("15m").
+    pub timeout: Option<String>,
+    /// `PATH` of every compile.
+    pub path: Option<String>,
+    /// What becomes of a compile whose client left: `detach` or `cancel`.
+    pub on_disconnect: Option<OnDisconnect>,
+}
+
+/// `on_disconnect`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDisconnect {
+    /// It goes on.
+    Detach,
+    /// It is left to the server.
+    Cancel,
+}
+
+/// `[auth]`.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthFile {
+    /// `nobody`, `own-user` or `anyone`.
+    pub anonymous: Option<AnonymousWord>,
+    /// Lines of NAME TOKEN.
+    pub token_file: Option<PathBuf>,
+}
+
+/// See [`Anonymous`].
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AnonymousWord {
+    /// Only tokens.
+    Nobody,
+    /// The bridge's user on this machine.
+    OwnUser,
+    /// Everybody.
+    Anyone,
+}
+
+/// `[tls]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFile {
+    /// PEM file: the server's certificate, then those that vouch for it.
+    pub cert: PathBuf,
+    /// PEM file: its key.
+    pub key: PathBuf,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsFile {
+    /// Largest request, unpacked.
+    pub request_bytes: usize,
+    /// Memory for requests and answers together.
+    pub memory_bytes: u64,
+    /// Content in one answer; more is looked up.
+    pub response_bytes: u64,
+    /// Connections at once.
+    pub connections: usize,
+    /// Entries of the hash map.
+    pub map_entries: usize,
+    /// Longest time for an answer ("590s").
+    pub deadline: String,
+}
+
+impl Default for LimitsFile {
+    fn default() -> Self {
+        Self {
+            request_bytes: 64 << 20,
+            memory_bytes: 96 << 20,
+            response_bytes: 6 << 20,
+            connections: 4096,
+            map_entries: DEFAULT_MAX_ENTRIES,
+            deadline: "590s".to_owned(),
+        }
+    }
+}
+
+/// What flags say.
+#[derive(Debug, Default, Clone)]
+pub struct Overrides {
+    /// `--listen`.
+    pub listen: Option<String>,
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+    /// `--backend`.
+    pub backend: Option<String>,
+    /// `--instance`.
+    pub instance: Option<String>,
+    /// `--platform`.
+    pub platform: Vec<(String, String)>,
+}
+
+/// The resolved configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `host:port`.
+    pub listen: String,
+    /// Where map and keys are kept.
+    pub data_dir: PathBuf,
+    /// Each empty, or beginning and not ending with `/`.
+    pub path_prefixes: Vec<String>,
+    /// For the certificate.
+    pub names: Vec<String>,
+    /// Who does the work.
+    pub backend: Address,
+    /// REAPI's instance name.
+    pub instance: String,
+    /// See [`BackendFile`].
+    pub backend_ca_file: Option<PathBuf>,
+    /// See [`BackendFile`].
+    pub backend_token_file: Option<PathBuf>,
+    /// How compiles are made.
+    pub compile: CompileRules,
+    /// Who may use it.
+    pub anonymous: Anonymous,
+    /// Lines of NAME TOKEN.
+    pub token_file: Option<PathBuf>,
+    /// A certificate of the operator's.
+    pub tls: Option<TlsFile>,
+    /// Bounds.
+    pub limits: LimitsFile,
+}
+
+impl File {
+    /// Reads and parses a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text).map_err(|problem| ConfigError::Parse { path: path.to_owned(), problem })
+    }
+
+    /// Parses a file's text.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// Resolves file and flags.
+    pub fn resolve(self, flags: Overrides, default_data_dir: PathBuf) -> Result<Config, ConfigError> {
+        let listen = flags.listen.or(self.listen).unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
+        motefarm_net::dial::split_address(&listen).map_err(|error| wrong("listen", error))?;
+        let backend = flags.backend.or(self.backend.address).ok_or_else(|| {
+            wrong("backend.address", "no REAPI server is named: --backend grpc://HOST:PORT, or [backend] address")
+        })?;
+        let anonymous = match (self.auth.anonymous, &self.auth.token_file) {
+            (Some(AnonymousWord::Anyone), _) => Anonymous::Anyone,
+            (Some(AnonymousWord::OwnUser), _) => Anonymous::OwnUser,
+            (Some(AnonymousWord::Nobody), None) => {
+                return Err(wrong("auth.anonymous", "\"nobody\" without a token_file lets nobody in at all"));
+            }
+            (Some(AnonymousWord::Nobody), Some(_)) => Anonymous::Nobody,
+            (None, _) => Anonymous::OwnUser,
+        };
+        let on_loopback = listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+        if !on_loopback && self.auth.anonymous.is_none() && self.auth.token_file.is_none() {
+            return Err(wrong(
+                "auth",
+                format!("{listen} is not on loopback: say who may use it (token_file, or anonymous = \"anyone\")"),
+            ));
+        }
+        let prefixes = self.path_prefixes.unwrap_or_else(|| vec![DEFAULT_PREFIX.to_owned()]);
+        if let Some(bad) = prefixes.iter().find(|p| !p.is_empty() && (!p.starts_with('/') || p.ends_with('/'))) {
+            return Err(wrong("path_prefixes", format!("{bad:?} must begin, and must not end, with '/'")));
+        }
+        let platforms = platforms(self.platform, &flags.platform, self.client_platform_properties);
+        let deadline = duration("limits.deadline", &self.limits.deadline)?;
+        if deadline > LONGEST_DEADLINE {
+            return Err(wrong("limits.deadline", "clients wait 610 s; at most 605 s leave them an answer"));
+        }
+        let timeout = self.action.timeout.as_deref().map(|text| duration("action.timeout", text)).transpose()?;
+        let compile = CompileRules {
+            action: ActionRules {
+                inputs: inputs(&self.inputs)?,
+                platforms,
+                timeout: timeout.unwrap_or(Duration::from_secs(900)),
+                path: self.action.path.unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned()),
+            },
+            response_bytes: self.limits.response_bytes,
+            deadline,
+            detach: self.action.on_disconnect != Some(OnDisconnect::Cancel),
+        };
+        Ok(Config {
+            listen,
+            data_dir: flags.data_dir.or(self.data_dir).unwrap_or(default_data_dir),
+            path_prefixes: prefixes,
+            names: self.names,
+            backend: backend.parse().map_err(|problem| wrong("backend.address", format!("{backend:?}: {problem}")))?,
+            instance: flags.instance.or(self.backend.instance).unwrap_or_default(),
+            backend_ca_file: self.backend.ca_file,
+            backend_token_file: self.backend.token_file,
+            compile,
+            anonymous,
+            token_file: self.auth.token_file,
+            tls: self.tls,
+            limits: self.limits,
+        })
+    }
+}
+
+impl Config {
+    /// What would be used, for people.
+    pub fn describe(&self) -> String {
+        let rules = &self.compile.action;
+        let platforms: Vec<String> = rules.platforms.rules.iter().map(|rule| format!("{rule:?}")).collect();
+        format!(
+            "listen: {}\ndata_dir: {}\npath_prefixes: {:?}\nbackend: {} instance {:?}\nanonymous: {:?}\n\
+             system files: {:?}, root: {:?}\nplatforms: {}",
+            self.listen,
+            self.data_dir.display(),
+            self.path_prefixes,
+            self.backend,
+            self.instance,
+            self.anonymous,
+            rules.inputs.system_files,
+            rules.inputs.root,
+            platforms.join("; ")
+        )
+    }
+}
+
+/// The file's rules, else one for Linux; flags' properties belong to every rule.
+fn platforms(file: Vec<PlatformFile>, flags: &[(String, String)], client_may_set: BTreeSet<String>) -> PlatformRules {
+    let mut rules: Vec<PlatformRule> = file
+        .into_iter()
+        .map(|rule| PlatformRule { dimensions: rule.dimensions, properties: rule.properties })
+        .collect();
+    if rules.is_empty() {
+        let dimensions = ["os:linux", "os:linux-hermetic"].map(str::to_owned).into();
+        rules.push(PlatformRule { dimensions, properties: BTreeMap::new() });
+    }
+    for rule in &mut rules {
+        rule.properties.extend(flags.iter().cloned());
+    }
+    PlatformRules { rules, client_may_set }
+}
+
+fn inputs(file: &InputsFile) -> Result<InputRules, ConfigError> {
+    let usual = ["/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/etc"].map(str::to_owned).to_vec();
+    let prefixes = file.system_prefixes.clone().unwrap_or(usual);
+    let prefixes = prefixes.iter().map(|text| {
+        ClientPath::absolute(text).map_err(|error| wrong("inputs.system_prefixes", format!("{text:?} {error}")))
+    });
+    Ok(InputRules {
+        root: match file.root {
+            None | Some(RootWord::Filesystem) => Root::Filesystem,
+            Some(RootWord::Common) => Root::Common,
+        },
+        system_files: match file.system_files {
+            None | Some(SystemFilesWord::Ship) => SystemFiles::Ship,
+            Some(SystemFilesWord::WorkerProvided) => SystemFiles::WorkerProvided,
+            Some(SystemFilesWord::Reject) => SystemFiles::Reject,
+        },
+        system_prefixes: prefixes.collect::<Result<_, _>>()?,
+    })
+}
+
+fn duration(key: &'static str, text: &str) -> Result<Duration, ConfigError> {
+    let parsed = humantime::parse_duration(text)
+        .map_err(|error| wrong(key, format!("{text:?} is not a duration such as \"15m\": {error}")))?;
+    if parsed < Duration::from_secs(1) {
+        Err(wrong(key, format!("{text:?} is shorter than a second")))
+    } else {
+        Ok(parsed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(text: &str, flags: Overrides) -> Result<Config, String> {
+        File::parse(text)?.resolve(flags, PathBuf::from("/default")).map_err(|error| error.to_string())
+    }
+
+    const BACKEND: &str = "backend.address = \"grpc://farm:8980\"\n";
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let config = resolve(BACKEND, Overrides::default()).unwrap();
+        assert_eq!((config.listen.as_str(), config.instance.as_str()), (DEFAULT_LISTEN, ""));
+        assert_eq!(
+            (config.path_prefixes.as_slice(), config.anonymous),
+            (&[DEFAULT_PREFIX.to_owned()][..], Anonymous::OwnUser)
+        );
+        let flags = Overrides {
+            backend: Some("other:1".into()),
+            instance: Some("a/b".into()),
+            platform: vec![("OSFamily".into(), "linux".into())],
+            ..Overrides::default()
+        };
+        let config = resolve(&format!("{BACKEND}[inputs]\nsystem_files = \"worker-provided\"\n"), flags).unwrap();
+        assert_eq!((config.backend.to_string().as_str(), config.instance.as_str()), ("grpc://other:1", "a/b"));
+        let rules = config.compile.action;
+        assert_eq!(rules.inputs.system_files, SystemFiles::WorkerProvided);
+        assert_eq!(rules.platforms.rules[0].properties["OSFamily"], "linux");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        for (text, expected) in [
+            ("", "--backend"),
+            ("backend.address = \"ftp://x:1\"", "ftp"),
+            ("listen = \"0.0.0.0:5050\"\nbackend.address = \"a:1\"", "not on loopback"),
+            ("backend.address = \"a:1\"\nauth.anonymous = \"nobody\"", "nobody"),
+            ("backend.address = \"a:1\"\npath_prefixes = [\"x\"]", "path_prefixes"),
+            ("backend.address = \"a:1\"\nlimits.deadline = \"20m\"", "610 s"),
+            ("backend.address = \"a:1\"\naction.timeout = \"5\"", "action.timeout"),
+            ("backend.adress = \"a:1\"", "unknown field"),
+        ] {
+            let problem = resolve(text, Overrides::default()).unwrap_err();
+            assert!(problem.contains(expected), "{text}: {problem}");
+        }
+        let open = "listen = \"0.0.0.0:5050\"\nbackend.address = \"a:1\"\nauth.anonymous = \"anyone\"";
+        assert_eq!(resolve(open, Overrides::default()).unwrap().anonymous, Anonymous::Anyone);
+    }
+}

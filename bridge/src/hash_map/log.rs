@@ -1,0 +1,103 @@
+//! One append-only log of records and the index over it.
+
+use super::Entry;
+use super::index::{ALIGN, Index};
+use super::record::{self, HEAD_BYTES};
+use crate::file_blob::HashKey;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+/// Read at once when a log is opened.
+const SCAN_BYTES: usize = 4 << 20;
+/// Bytes of a record of a file, for guessing how many there are.
+const USUAL_BYTES: u64 = 88;
+
+/// See the module.
+pub(super) struct Log {
+    file: File,
+    /// Where the next record begins.
+    end: u64,
+    index: Index,
+}
+
+impl Log {
+    /// Opens or makes it, and reads it through. What follows the first record that is not whole is cut off.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let len = file.metadata()?.len();
+        let mut log =
+            Self { file, end: 0, index: Index::with_capacity(usize::try_from(len / USUAL_BYTES).unwrap_or(0)) };
+        log.scan()?;
+        if log.end < len {
+            log.file.set_len(log.end)?;
+        }
+        Ok(log)
+    }
+
+    fn scan(&mut self) -> io::Result<()> {
+        let mut buffer: Vec<u8> = Vec::new();
+        self.file.seek(SeekFrom::Start(0))?;
+        loop {
+            let before = buffer.len();
+            (&self.file).take(SCAN_BYTES as u64).read_to_end(&mut buffer)?;
+            let at_end = buffer.len() == before;
+            let mut at = 0;
+            while let Some((bytes, key)) = record::measure(&buffer[at..]) {
+                // The last record's padding may not have been written.
+                let whole = padded(bytes).min(buffer.len() - at);
+                if whole < padded(bytes) && !at_end {
+                    break;
+                }
+                if !self.index.insert(&key, self.end) {
+                    return Ok(());
+                }
+                self.end += padded(bytes) as u64;
+                at += whole;
+            }
+            buffer.drain(..at);
+            let padding_is_to_come = record::measure(&buffer).is_some();
+            if at_end || !(padding_is_to_come || record::is_short(&buffer)) {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    pub(super) fn get(&self, key: &HashKey) -> io::Result<Option<Entry>> {
+        let Some(position) = self.index.get(key) else { return Ok(None) };
+        let mut head = [0; HEAD_BYTES];
+        self.file.read_exact_at(&mut head, position)?;
+        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "a record of the hash map is damaged");
+        let mut body = vec![0; record::body_len(&head).ok_or_else(damaged)?];
+        self.file.read_exact_at(&mut body, position + HEAD_BYTES as u64)?;
+        let (found, entry) = record::decode(&body).ok_or_else(damaged)?;
+        Ok((found == *key).then_some(entry))
+    }
+
+    pub(super) fn append(&mut self, entries: &[(HashKey, Entry)]) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(entries.len() * USUAL_BYTES as usize);
+        let mut starts = Vec::with_capacity(entries.len());
+        for (key, entry) in entries {
+            starts.push(self.end + bytes.len() as u64);
+            record::encode(key, entry, &mut bytes);
+            bytes.resize(padded(bytes.len()), 0);
+        }
+        self.file.write_all_at(&bytes, self.end)?;
+        for ((key, _), start) in entries.iter().zip(starts) {
+            if !self.index.insert(key, start) {
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the hash map's log is full"));
+            }
+        }
+        self.end += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+fn padded(bytes: usize) -> usize {
+    bytes.next_multiple_of(ALIGN as usize)
+}

@@ -1,0 +1,110 @@
+//! A request's body, read and unpacked within the memory that is there: who comes when there is none waits.
+
+use super::Edge;
+use super::encoding::{Encoding, ExpandError, Expanded};
+use super::header;
+use crate::admission::Held;
+use bytes::{Bytes, BytesMut};
+use http::Request;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Longest silence of a sender.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Source code packs about so much; a body that grows beyond asks for more.
+const USUAL_RATIO: u64 = 5;
+/// Bodies from this size on are unpacked beside the runtime.
+const APART_BYTES: usize = 16 << 10;
+
+/// A body in memory, and its share of that.
+pub(super) struct Unpacked {
+    pub(super) bytes: Bytes,
+    pub(super) held: Held,
+}
+
+/// Why a body was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error("content-encoding {0:?} is not spoken here: gzip, deflate and identity are")]
+    Encoding(String),
+    #[error("the request is larger than {limit} bytes")]
+    TooLarge { limit: usize },
+    #[error(transparent)]
+    Expand(#[from] ExpandError),
+    #[error("the request ended early: {0}")]
+    Broken(#[from] hyper::Error),
+    #[error("the request stood still for {} s", PIECE_TIMEOUT.as_secs())]
+    Slow,
+    #[error("unpacking was stopped: {0}")]
+    Stopped(#[from] tokio::task::JoinError),
+}
+
+/// Reads a whole body. Cancellation safe.
+pub(super) async fn read(edge: &Edge, request: Request<Incoming>) -> Result<Unpacked, BodyError> {
+    let limit = edge.request_bytes;
+    let name = header(request.headers(), CONTENT_ENCODING);
+    let encoding =
+        Encoding::of_request(name).ok_or_else(|| BodyError::Encoding(name.unwrap_or_default().to_owned()))?;
+    let announced = header(request.headers(), CONTENT_LENGTH).and_then(|text| text.parse::<usize>().ok());
+    // Goma's clients always say a length; whoever does not is taken for the worst.
+    let expected = announced.unwrap_or(limit);
+    if expected > limit {
+        return Err(BodyError::TooLarge { limit });
+    }
+    let packed_held = edge.packed.hold(expected as u64).await;
+    let packed = receive(request.into_body(), expected).await?;
+    edge.records.metrics().received_bytes.fetch_add(packed.len() as u64, Ordering::Relaxed);
+    let unpacked = match encoding {
+        Encoding::Identity => {
+            let held = edge.unpacked.hold(packed.len() as u64).await;
+            Unpacked { bytes: packed, held }
+        }
+        _ => unpack(edge, encoding, packed, limit).await?,
+    };
+    drop(packed_held);
+    edge.records.metrics().unpacked_bytes.fetch_add(unpacked.bytes.len() as u64, Ordering::Relaxed);
+    Ok(unpacked)
+}
+
+/// Takes a body that nobody wants, so that the connection can go on.
+pub(super) async fn discard(request: Request<Incoming>) {
+    let mut body = request.into_body();
+    while let Ok(Some(Ok(_))) = tokio::time::timeout(PIECE_TIMEOUT, body.frame()).await {}
+}
+
+async fn receive(mut body: Incoming, limit: usize) -> Result<Bytes, BodyError> {
+    let mut all = BytesMut::new();
+    loop {
+        let frame = tokio::time::timeout(PIECE_TIMEOUT, body.frame()).await.map_err(|_| BodyError::Slow)?;
+        let Some(frame) = frame else { return Ok(all.freeze()) };
+        let Ok(piece) = frame?.into_data() else { continue };
+        if all.len() + piece.len() > limit {
+            return Err(BodyError::TooLarge { limit });
+        }
+        all.extend_from_slice(&piece);
+    }
+}
+
+/// With what such a body usually needs; if it needs more and there is no more just now, all of it again with
+/// as much as it may ever need. Nothing of the pool is held while waiting for more of it.
+async fn unpack(edge: &Edge, encoding: Encoding, packed: Bytes, limit: usize) -> Result<Unpacked, BodyError> {
+    let usual = (packed.len() as u64 * USUAL_RATIO).min(limit as u64);
+    for bytes in [usual, limit as u64] {
+        let mut held = edge.unpacked.hold(bytes).await;
+        let (pool, body) = (edge.unpacked.clone(), packed.clone());
+        let apart = body.len() >= APART_BYTES;
+        let work = move || {
+            let expanded =
+                encoding.expand(body, limit, |size| pool.try_grow(&mut held, (size as u64).min(limit as u64)));
+            (expanded, held)
+        };
+        let (expanded, held) = if apart { tokio::task::spawn_blocking(work).await? } else { work() };
+        if let Expanded::Whole(bytes) = expanded? {
+            return Ok(Unpacked { bytes, held });
+        }
+    }
+    Err(ExpandError::TooLarge { limit }.into())
+}

@@ -1,0 +1,34 @@
+//! Goma on one side, the Remote Execution API on the other: unmodified Goma clients compile on any REAPI
+//! server.
+//!
+//! * [`http`]: the calls of Goma's clients, by their quirks. [`serve`] is the port under it.
+//! * [`pipeline`]: one compile, from request to answer; rules without IO.
+//! * [`content`]: blobs by Goma's hash keys. [`hash_map`] remembers what each stands for, [`file_blob`] says
+//!   how they are made.
+//! * [`backend`]: the REAPI server.
+//!
+//! **Absent on purpose:** content (the server's CAS has it all), compilers, the farm's own protocol.
+
+#![forbid(unsafe_code)]
+
+pub mod access;
+pub mod admission;
+pub mod backend;
+pub mod caller;
+pub mod cli;
+pub mod client_env;
+pub mod config;
+pub mod content;
+pub mod doctor;
+pub mod explain;
+pub mod file_blob;
+pub mod hash_map;
+pub mod http;
+pub mod metrics;
+pub mod pipeline;
+pub mod records;
+pub mod run;
+pub mod seed;
+pub mod serve;
+
+pub use run::main_impl;

@@ -1,0 +1,5 @@
+//! `mote-bridge`.
+
+fn main() -> std::process::ExitCode {
+    motefarm_bridge::main_impl()
+}

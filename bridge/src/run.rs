@@ -1,0 +1,249 @@
+//! From the command line to a serving bridge, and back down in order.
+
+use crate::access::Access;
+use crate::admission::Pool;
+use crate::backend::{Address, Backend};
+use crate::caller::Caller;
+use crate::cli::{Cli, Command, Doctor, Setup, Way};
+use crate::client_env::{self, ClientEnv};
+use crate::config::{Config, File, Overrides};
+use crate::content::Content;
+use crate::doctor::environment::Facts;
+use crate::doctor::{Severity, describe, probe};
+use crate::hash_map::HashMap;
+use crate::http::Edge;
+use crate::pipeline::compile::Compiler;
+use crate::records::Records;
+use crate::{explain, seed, serve};
+use anyhow::Context as _;
+use clap::Parser as _;
+use etcetera::BaseStrategy as _;
+use motefarm_core::SystemClock;
+use motefarm_net::dial::{self, Bearer, Target};
+use motefarm_net::private_file;
+use motefarm_net::tls::{self, Authority, OperatorCertificate};
+use rustls::ServerConfig;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Exit code for a wrong configuration (`EX_USAGE` of sysexits.h).
+const EXIT_CONFIG: u8 = 64;
+
+/// The whole program.
+pub fn main_impl() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging();
+    let result = match &cli.command {
+        Command::Serve(setup) => match resolve(setup) {
+            Ok(config) => on_runtime(run(config)),
+            Err(error) => return config_error(&error),
+        },
+        Command::CheckConfig(setup) => match resolve(setup) {
+            Ok(config) => say(&config.describe()),
+            Err(error) => return config_error(&error),
+        },
+        Command::Env(env) => dial::split_address(&env.bridge).map_err(Into::into).and_then(|(host, port)| {
+            let token_file = env.token_file.as_deref().map(client_env::absolute);
+            let env_of = ClientEnv { host: host.to_owned(), port, token_file, strict: env.strict };
+            say(env_of.lines(env.shell).trim_end())
+        }),
+        Command::Seed(asked) => on_runtime(async {
+            let seeded = seed::seed(caller(&asked.way).await?, &asked.dir).await?;
+            for (path, reason) in &seeded.left_out {
+                tracing::warn!(path = %path.display(), reason, "left out");
+            }
+            say(&format!("{} files, {} bytes; {} left out", seeded.files, seeded.bytes, seeded.left_out.len()))
+        }),
+        Command::Doctor(asked) => match on_runtime(doctor(asked)) {
+            Ok(true) => return ExitCode::FAILURE,
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        },
+        Command::Explain(asked) => on_runtime(async {
+            let records = explain::ask(caller(&asked.way).await?, &asked.id).await?;
+            anyhow::ensure!(
+                records.as_array().is_some_and(|list| !list.is_empty()),
+                "the bridge remembers no compile with the id {:?}; it forgets all but the latest, and all when it ends",
+                asked.id
+            );
+            say(if asked.json { records.to_string() } else { explain::describe(&records) }.trim_end())
+        }),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_logging() {
+    use std::io::IsTerminal as _;
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("MOTE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    // A program that starts twice in one process (tests) keeps its first subscriber.
+    let _ = if std::env::var("MOTE_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        builder.json().try_init()
+    } else {
+        builder.with_ansi(ansi).try_init()
+    };
+}
+
+#[expect(clippy::print_stdout, reason = "answers asked for on the command line")]
+fn say(text: &str) -> anyhow::Result<()> {
+    println!("{text}");
+    Ok(())
+}
+
+fn config_error(error: &anyhow::Error) -> ExitCode {
+    tracing::error!("the configuration is wrong: {error:#}");
+    ExitCode::from(EXIT_CONFIG)
+}
+
+fn on_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+async fn caller(way: &Way) -> anyhow::Result<Caller> {
+    let read =
+        |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("can not read {}", path.display()));
+    let authorization = way.token_file.as_ref().map(read).transpose()?;
+    Caller::connect(&way.bridge, authorization.map(|text| text.trim_end().to_owned())).await
+}
+
+/// Whether something is wrong.
+async fn doctor(asked: &Doctor) -> anyhow::Result<bool> {
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let variables = variables.collect();
+    let read = |path: &Path| std::fs::read(path);
+    let facts = Facts { variables: &variables, read: &read, uid: rustix::process::getuid().as_raw() };
+    let mut findings = facts.findings();
+    let ca_pem = variables.get("GOMA_SSL_EXTRA_CERT").and_then(|path| std::fs::read_to_string(path).ok());
+    findings.extend(probe::ping(&facts.server(), ca_pem.as_deref()).await);
+    say(&if asked.json { serde_json::to_string(&findings)? } else { describe(&findings).trim_end().to_owned() })?;
+    Ok(findings.iter().any(|finding| finding.severity == Severity::Wrong))
+}
+
+fn resolve(setup: &Setup) -> anyhow::Result<Config> {
+    let file = match &setup.config {
+        Some(path) => File::load(path)?,
+        None => File::default(),
+    };
+    let default_dir = match setup.data_dir.is_some() || file.data_dir.is_some() {
+        true => PathBuf::new(),
+        false => etcetera::choose_base_strategy()
+            .context("no home directory is known: give --data-dir")?
+            .data_dir()
+            .join("mote-bridge"),
+    };
+    let flags = Overrides {
+        listen: setup.listen.clone(),
+        data_dir: setup.data_dir.clone(),
+        backend: setup.backend.clone(),
+        instance: setup.instance.clone(),
+        platform: setup.platform.clone(),
+    };
+    let mut config = file.resolve(flags, default_dir)?;
+    config.data_dir = std::path::absolute(&config.data_dir)?;
+    // Files that are named must be there before a port opens.
+    Access::new(config.anonymous, config.token_file.as_deref())?;
+    backend(&config)?;
+    Ok(config)
+}
+
+/// The way to the server. Nothing is dialled yet.
+fn backend(config: &Config) -> anyhow::Result<(Target, Bearer)> {
+    let read =
+        |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("can not read {}", path.display()));
+    let target = match &config.backend {
+        Address::Clear(address) => Target::Clear(address.clone()),
+        Address::Unix(path) => Target::Unix(path.clone()),
+        Address::Tls(address) => {
+            let trusted = match &config.backend_ca_file {
+                Some(path) => tls::client_config(&read(path)?)?,
+                None => tls::client_config_system()?,
+            };
+            Target::Tls { address: address.clone(), tls: Arc::new(trusted) }
+        }
+    };
+    let bearer = match &config.backend_token_file {
+        Some(path) => Bearer::new(read(path)?.trim()).with_context(|| format!("{} holds no token", path.display()))?,
+        None => Bearer::none(),
+    };
+    Ok((target, bearer))
+}
+
+fn server_tls(config: &Config) -> anyhow::Result<Arc<ServerConfig>> {
+    let authority = Authority::load_or_create(&config.data_dir.join("tls"))?;
+    let operators = match &config.tls {
+        Some(tls) => {
+            Some(OperatorCertificate::load(&tls.cert, &tls.key).context("the certificate of [tls] is no use")?)
+        }
+        None => None,
+    };
+    Ok(authority.server_config_beside(&config.names, operators)?)
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let data_dir = config.data_dir.clone();
+    private_file::create_dir(&data_dir).with_context(|| format!("can not make {}", data_dir.display()))?;
+    let listener =
+        TcpListener::bind(&config.listen).await.with_context(|| format!("can not listen on {}", config.listen))?;
+    let address = listener.local_addr()?;
+    let map = HashMap::open(&data_dir.join("hash-map"), config.limits.map_entries)?;
+    let tls = server_tls(&config)?;
+    let (target, bearer) = backend(&config)?;
+    let backend = Backend::new(dial::lazy_channel(target)?, bearer, &config.instance);
+    let edge = Arc::new(edge(&config, Content::new(backend, map))?);
+    let shutdown = CancellationToken::new();
+    let mut stop = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let port = tokio::spawn(serve::serve(edge.clone(), listener, tls, config.limits.connections, shutdown.clone()));
+    let ca = data_dir.join("tls/ca.pem");
+    tracing::info!(%address, backend = %config.backend, instance = config.instance, ca = %ca.display(), "the bridge serves");
+    match edge.compiler.content().backend().abilities().await {
+        Ok(abilities) => tracing::info!(versions = abilities.versions, "the backend answers"),
+        Err(fault) => tracing::warn!(%fault, "the backend does not answer; compiles fail until it does"),
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tokio::select! {
+        _ = stop.0.recv() => {}
+        _ = stop.1.recv() => {}
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("stopping: what is in progress is answered first");
+    shutdown.cancel();
+    tokio::select! {
+        ended = port => ended?,
+        _ = stop.0.recv() => tracing::warn!("told to stop again: stopping at once"),
+        _ = stop.1.recv() => tracing::warn!("told to stop again: stopping at once"),
+    }
+    Ok(())
+}
+
+/// Everything an answer needs, by a configuration.
+pub fn edge(config: &Config, content: Content) -> anyhow::Result<Edge> {
+    // Shares of the memory: requests as they came, unpacked, and answers.
+    let share = config.limits.memory_bytes / 6;
+    let answers = Pool::new(share * 2);
+    Ok(Edge {
+        compiler: Compiler::new(config.compile.clone(), content, answers.clone()),
+        access: Access::new(config.anonymous, config.token_file.as_deref())?,
+        records: Records::default(),
+        clock: Arc::new(SystemClock),
+        path_prefixes: config.path_prefixes.clone(),
+        request_bytes: config.limits.request_bytes,
+        packed: Pool::new(share),
+        unpacked: Pool::new(share * 3),
+        answers,
+        draining: AtomicBool::new(false),
+    })
+}
