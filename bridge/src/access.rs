@@ -59,8 +59,11 @@ struct TokenFile {
     state: Mutex<State>,
 }
 
+/// Whose each is.
+type Tokens = Vec<(String, SecretHash)>;
+
 struct State {
-    tokens: Vec<(String, SecretHash)>,
+    tokens: Tokens,
     stamp: Option<SystemTime>,
     looked: Instant,
 }
@@ -125,7 +128,7 @@ fn stamp(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).ok()?.modified().ok()
 }
 
-fn read(path: &Path) -> Result<(Vec<(String, SecretHash)>, Option<SystemTime>), TokenFileError> {
+fn read(path: &Path) -> Result<(Tokens, Option<SystemTime>), TokenFileError> {
     use std::os::unix::fs::PermissionsExt as _;
     let failed = |source| TokenFileError::Read { path: path.to_owned(), source };
     let stamp = stamp(path);

@@ -24,7 +24,7 @@ pub struct Held(Option<OwnedSemaphorePermit>);
 impl Pool {
     /// Of so many bytes.
     pub fn new(bytes: u64) -> Self {
-        let all = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(1 << 28).max(1);
+        let all = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).clamp(1, 1 << 28);
         Self { units: Arc::new(Semaphore::new(all as usize)), all }
     }
 

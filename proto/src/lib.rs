@@ -21,7 +21,7 @@ pub mod gomote {
 }
 
 /// What Goma's clients say over HTTP. No services: a path stands for a pair of messages.
-#[expect(clippy::all, clippy::allow_attributes_without_reason, reason = "generated")]
+#[expect(clippy::all, reason = "generated")]
 pub mod goma {
     tonic::include_proto!("devtools_goma");
 }

@@ -126,7 +126,7 @@ impl Backend {
                 self.execution_client().execute(origin.on(message.clone())).await
             };
             match follow(stream, &mut name).await {
-                End::Answered(response) => match of_response(response) {
+                End::Answered(response) => match of_response(*response) {
                     Err(NotRun::Failed(fault)) if is_transient(fault.code) && failures < MAX_TRIES => {
                         tracing::debug!(%fault, "the action is run again");
                         name.clear();
@@ -155,7 +155,7 @@ impl Backend {
 }
 
 enum End {
-    Answered(ExecuteResponse),
+    Answered(Box<ExecuteResponse>),
     /// `heard`: something was said of the operation before.
     Broken {
         status: Status,
@@ -186,14 +186,15 @@ async fn follow(stream: Result<tonic::Response<Streaming<Operation>>, Status>, n
         if !operation.done {
             continue;
         }
-        return End::Answered(match operation.result {
+        let response = match operation.result {
             Some(operation::Result::Response(any)) => match ExecuteResponse::decode(&any.value[..]) {
                 Ok(response) => response,
                 Err(error) => failed(Code::Internal, format!("the operation's answer is no ExecuteResponse: {error}")),
             },
             Some(operation::Result::Error(status)) => failed(Code::from(status.code), status.message),
             None => failed(Code::Internal, "the operation is done and has no answer".to_owned()),
-        });
+        };
+        return End::Answered(Box::new(response));
     }
 }
 

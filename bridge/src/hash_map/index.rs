@@ -29,7 +29,7 @@ impl Index {
 
     /// `false`: the log is too long for it.
     pub(super) fn insert(&mut self, key: &HashKey, position: u64) -> bool {
-        debug_assert_eq!(position % ALIGN, 0);
+        debug_assert!(position.is_multiple_of(ALIGN));
         let Ok(position) = u32::try_from(position / ALIGN) else { return false };
         self.0.insert(short(key), position);
         true

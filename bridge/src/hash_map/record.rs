@@ -79,7 +79,7 @@ pub(super) fn decode(body: &[u8]) -> Option<(HashKey, Entry)> {
             let mut numbers = rest.chunks_exact(8).filter_map(|n| n.try_into().ok().map(u64::from_le_bytes));
             Entry::Chunk { offset: numbers.next()?, blob: digest, start: numbers.next()?, length: numbers.next()? }
         }
-        META if rest.len() % 32 == 0 => {
+        META if rest.len().is_multiple_of(32) => {
             let chunks = rest.chunks_exact(32).filter_map(|key| key.try_into().ok().map(HashKey::from_bytes));
             Entry::Meta { whole: digest, chunks: chunks.collect() }
         }

@@ -72,7 +72,7 @@ impl ClientPath {
     }
 
     /// How a program in `directory` spells it without a leading `/`; `.` for the directory itself.
-    pub fn from_directory(&self, directory: &Self) -> String {
+    pub fn seen_from(&self, directory: &Self) -> String {
         let shared = self.common(directory).0.len();
         let up = std::iter::repeat_n("..", directory.0.len() - shared);
         let names: Vec<&str> = up.chain(self.0[shared..].iter().map(String::as_str)).collect();
@@ -170,7 +170,7 @@ mod tests {
             ("/home/u/out", "."),
             ("/home/u", ".."),
         ] {
-            assert_eq!(path(place).from_directory(&cwd), expected);
+            assert_eq!(path(place).seen_from(&cwd), expected);
         }
         assert_eq!(path("/a/b/c").common(&path("/a/x")).to_string(), "/a");
         assert_eq!(path("/ab").below(&path("/a")), None);

@@ -37,7 +37,7 @@ pub fn expected(request: &ExecReq, cwd: &ClientPath, root: &ClientPath) -> Resul
         if located.path.below(root).is_none() {
             return Err(wrong(format!("is outside the input root {root}")));
         }
-        let path = located.path.from_directory(cwd);
+        let path = located.path.seen_from(cwd);
         if all.iter().any(|other| other.path == path) {
             continue;
         }

@@ -57,8 +57,8 @@ pub async fn files(backend: &Backend, outline: &Outline, result: &ActionResult) 
         flatten(&expected.filename, &tree(backend, directory).await?, &mut found)?;
     }
     #[expect(deprecated, reason = "servers before API 2.1 say it there")]
-    let links = result.output_symlinks.iter().chain(&result.output_file_symlinks);
-    if let Some(link) = links.into_iter().find(|link| expected(outline, &link.path, false).is_some()) {
+    let mut links = result.output_symlinks.iter().chain(&result.output_file_symlinks);
+    if let Some(link) = links.find(|link| expected(outline, &link.path, false).is_some()) {
         return Err(Refusal::never(format!(
             "the output {} is a link to {}, which Goma can not take",
             link.path, link.target

@@ -73,7 +73,7 @@ impl Toolchain {
 /// A link's target so that it stays in the tree: an absolute one is spelled from where the link is.
 fn inside(link: &ClientPath, target: &str) -> Result<String, String> {
     let located = locate(&link.parent(), target).map_err(|error| format!("is a link to {target:?}, which {error}"))?;
-    Ok(if target.starts_with('/') { located.path.from_directory(&link.parent()) } else { target.to_owned() })
+    Ok(if target.starts_with('/') { located.path.seen_from(&link.parent()) } else { target.to_owned() })
 }
 
 #[cfg(test)]

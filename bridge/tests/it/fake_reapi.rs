@@ -163,6 +163,11 @@ impl FakeReapi {
         motefarm_bridge::backend::Backend::new(channel, Bearer::none(), self.rules.instance)
     }
 
+    /// How people write where it is.
+    pub(crate) fn url(&self) -> String {
+        format!("grpc://{}", self.address)
+    }
+
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }

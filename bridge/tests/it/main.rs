@@ -1,5 +1,7 @@
 //! The bridge between a Goma client of the wire and a REAPI server of this process.
 
+#![expect(clippy::unwrap_used, reason = "also the helpers of tests are tests")]
+
 mod backends;
 mod calls;
 mod compile;
@@ -9,6 +11,7 @@ mod fake_reapi;
 #[allow(dead_code, unreachable_pub, reason = "it is a library there, and each suite uses some of it")]
 mod goma_client;
 mod harness;
+mod program;
 mod real_casd;
 mod real_compiler;
 mod trouble;

@@ -148,7 +148,7 @@ async fn a_chunk_that_came_back_damaged_is_not_answered() {
         Fields::read(&answer).unwrap().texts(1)
     })
     .await;
-    assert_eq!(stored, [key.clone()]);
+    assert_eq!(stored, std::slice::from_ref(&key));
     let look_up = |mut client: Client, key: String| apart(move || client.look_up(&[key]));
     assert!(look_up(bench.bridge.client(), key.clone()).await.is_ok());
     bench.fake.state().lies.insert(Digest::of(&noise(3, 1000)));
