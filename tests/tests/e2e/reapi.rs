@@ -9,7 +9,8 @@ use motefarm_proto::reapi::bytestream::byte_stream_client::ByteStreamClient;
 use motefarm_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use motefarm_proto::reapi::execution_client::ExecutionClient;
 use motefarm_proto::reapi::execution_stage::Value as Stage;
-use motefarm_proto::reapi::longrunning::{Operation, operation};
+use motefarm_proto::reapi::longrunning::operations_client::OperationsClient;
+use motefarm_proto::reapi::longrunning::{CancelOperationRequest, Operation, operation};
 use motefarm_proto::reapi::{
     self, Action, BatchUpdateBlobsRequest, Command, Directory, ExecuteOperationMetadata, ExecuteRequest,
     ExecuteResponse, FileNode, Platform, WaitExecutionRequest, batch_update_blobs_request, command, platform,
@@ -18,7 +19,6 @@ use motefarm_tests::joined::{HOST_TYPE, Joined};
 use motefarm_tests::rpc::Rpc;
 use motefarm_tests::{Dice, TestFarm, files, processes, wait};
 use prost::Message as _;
-use std::fs;
 use std::path::Path;
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
@@ -201,48 +201,77 @@ fn a_kill_in_the_middle_of_an_action_costs_nothing_but_time() {
     let farm = farm().start();
     let client = Client::new(&farm);
     let slow = |name: &str| client.action(&["sh", "-c", "sleep 2; echo $0 >out", name], &[]);
-    // Of an attempt that was cut off nothing goes on, and nothing is left.
-    let nothing_left = |name: &str| {
-        let scratch = farm.buildlet_data().join("actions");
-        wait::until_true("an attempt is gone", seconds(20), || {
-            processes::with_arg(name).is_empty() && fs::read_dir(&scratch).map_or(0, Iterator::count) == 0
-        });
-    };
-
-    // Names that no other process on the machine has among its arguments.
-    let [one, two, three] = [1, 2, 3].map(|n| format!("action-{n}-{:08x}", rand::random::<u32>()));
-    let echoed = |name: &str| format!("{name}\n").into_bytes();
 
     // The buildlet: another attempt, unseen but for the stages.
-    let action = slow(&one);
+    let action = slow("buildlet");
     let mut stream = client.begin(&action).expect("an operation");
     client.running(&mut stream);
     assert!(farm.kill_buildlet().is_some());
-    assert_eq!(client.out(&client.end(stream).expect("an end")), echoed(&one));
-    nothing_left(&one);
+    assert_eq!(client.out(&client.end(stream).expect("an end")), b"buildlet\n");
 
     // The client: whoever comes back finds it.
-    let action = slow(&two);
+    let action = slow("client");
     let mut stream = client.begin(&action).expect("an operation");
     let name = client.running(&mut stream);
     drop(stream);
     let again = client.wait_for(&name).expect("the operation goes on");
-    assert_eq!(client.out(&client.end(again).expect("an end")), echoed(&two));
+    assert_eq!(client.out(&client.end(again).expect("an end")), b"client\n");
 
     // The coordinator: the operation is unknown, and asking anew works.
-    let action = slow(&three);
+    let action = slow("coordinator");
     let mut stream = client.begin(&action).expect("an operation");
     let name = client.running(&mut stream);
     farm.kill_coordinator();
     client.end(stream).expect_err("the connection is gone");
-    nothing_left(&three);
     farm.start_coordinator();
     assert_eq!(client.wait_for(&name).expect_err("it died with the coordinator").code(), Code::NotFound);
-    assert_eq!(client.out(&client.execute(&action)), echoed(&three));
+    assert_eq!(client.out(&client.execute(&action)), b"coordinator\n");
 
     store_is_whole(&farm);
     assert!(client.execute(&action).cached_result);
     drop(client);
+    farm.finish();
+}
+
+#[test]
+fn an_attempt_that_is_cut_off_leaves_nothing_running() {
+    let farm = farm().start();
+    let client = Client::new(&farm);
+    // Seconds that nothing else on the machine sleeps.
+    let [one, two] = [1, 2].map(|n| format!("100{n}.{:08}", rand::random::<u32>() % 100_000_000));
+    let long = |time: &str| client.action(&["sh", "-c", "sleep $0; echo >out", time], &[]);
+    let gone = |pids: &[i32]| {
+        wait::until_true("an attempt is gone", seconds(20), || !pids.iter().any(|pid| processes::is_alive(*pid)));
+    };
+    let pids_of = |time: &str| {
+        wait::until("the command runs", seconds(20), || {
+            let pids: Vec<i32> = processes::with_arg(time).iter().map(|process| process.pid).collect();
+            // The shell, and what it waits for.
+            (pids.len() >= 2).then_some(pids)
+        })
+    };
+
+    let mut stream = client.begin(&long(&one)).expect("an operation");
+    client.running(&mut stream);
+    let first = pids_of(&one);
+    assert!(farm.kill_buildlet().is_some());
+    gone(&first);
+    // It is begun again, and cancelled.
+    let name = client.running(&mut stream);
+    let second = pids_of(&one);
+    let mut operations = OperationsClient::new(client.channel.clone());
+    client.wait(operations.cancel_operation(CancelOperationRequest { name })).expect("it is ours to cancel");
+    let ended = client.end(stream).expect("an end").status.expect("a status");
+    assert_eq!(Code::from(ended.code), Code::Cancelled, "{}", ended.message);
+    gone(&second);
+
+    let mut stream = client.begin(&long(&two)).expect("an operation");
+    client.running(&mut stream);
+    let third = pids_of(&two);
+    farm.kill_coordinator();
+    gone(&third);
+    farm.start_coordinator();
+    drop((stream, client));
     farm.finish();
 }
 
