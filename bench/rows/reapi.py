@@ -14,6 +14,7 @@ from stage import Stage
 
 CASD = "buildbox-casd"
 GIB = 1 << 30
+COUNT = 1000
 _seeds = itertools.count(1)
 
 
@@ -92,7 +93,7 @@ def large(stage: Stage, rounds: int) -> list[Line]:
 
 
 def true(stage: Stage, rounds: int) -> list[Line]:
-    taken, _ = _turns(stage, rounds, "true", 1000, 2)
+    taken, _ = _turns(stage, rounds, "true", COUNT, 2)
     return [_line(stage, "reapi.true", "1,000 × `/bin/true` on two slots, each action", "ms", 1, taken)]
 
 
