@@ -87,20 +87,22 @@ async fn send(writer: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> Result<(
     };
     match tokio::time::timeout(WRITE_TIMEOUT, write).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(format!("its channel broke: {error}")),
-        Err(_) => Err(format!("its channel took nothing for {} s", WRITE_TIMEOUT.as_secs())),
+        Ok(Err(error)) => Err(format!("the agent's channel broke: {error}")),
+        Err(_) => Err(format!("the agent's channel took nothing for {} s", WRITE_TIMEOUT.as_secs())),
     }
 }
 
 async fn receive(reader: &mut (impl AsyncBufRead + Unpin)) -> Result<Frame, String> {
     let mut line = Vec::new();
     match reader.take(MAX_LINE).read_until(b'\n', &mut line).await {
-        Ok(0) => Err("its channel ended".to_owned()),
-        Ok(_) if !line.ends_with(b"\n") => Err("its channel ended within a line, or a line has no end".to_owned()),
+        Ok(0) => Err("the agent's channel ended".to_owned()),
+        Ok(_) if !line.ends_with(b"\n") => {
+            Err("the agent's channel ended within a line, or a line has no end".to_owned())
+        }
         Ok(_) => serde_json::from_slice(&line).map_err(|error| format!("it wrote what is no frame: {error}")),
         // Agents that end do not say good-bye to TLS.
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err("its channel ended".to_owned()),
-        Err(error) => Err(format!("its channel broke: {error}")),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err("the agent's channel ended".to_owned()),
+        Err(error) => Err(format!("the agent's channel broke: {error}")),
     }
 }
 

@@ -29,6 +29,6 @@ impl End {
 
     /// Why, for people.
     pub(super) fn why(&self) -> String {
-        self.why.get().cloned().unwrap_or_else(|| "its channel ended".to_owned())
+        self.why.get().cloned().unwrap_or_else(|| "the agent's channel ended".to_owned())
     }
 }
