@@ -34,7 +34,7 @@ PROGRAMS = target/release
 bindir = $(DESTDIR)$(PREFIX)/bin
 libdir = $(DESTDIR)$(PREFIX)/lib
 docdir = $(DESTDIR)$(PREFIX)/share/doc/motefarm
-programs = mote mote-buildlet mote-coordinator
+programs = mote mote-bridge mote-buildlet mote-coordinator
 units = $(notdir $(wildcard deploy/systemd/*.service))
 
 install: $(PROGRAMS)/mote-coordinator ## install programs, units and examples (PREFIX, DESTDIR); no configuration
@@ -44,7 +44,7 @@ install: $(PROGRAMS)/mote-coordinator ## install programs, units and examples (P
 	install -m 0644 deploy/sysusers.d/motefarm.conf $(libdir)/sysusers.d/
 	install -m 0644 deploy/tmpfiles.d/motefarm.conf $(libdir)/tmpfiles.d/
 	install -m 0644 deploy/examples/* $(docdir)/examples/
-	install -m 0644 docs/install.md docs/configuration.md docs/security.md LICENSE $(docdir)/
+	install -m 0644 docs/install.md docs/configuration.md docs/security.md docs/goma.md LICENSE $(docdir)/
 
 uninstall: ## remove what install put there; configuration and data stay
 	rm -f $(addprefix $(bindir)/,$(programs)) $(addprefix $(libdir)/systemd/system/,$(units))

@@ -28,7 +28,7 @@ outside() {
   trap 'rm -rf "$place"; find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true' EXIT
   mkdir "$group" 2>/dev/null || skip "no control group can be made in $cgroups"
   mkdir -p "$place/files/programs" "$place/layer" "$place/root"
-  for program in mote mote-buildlet mote-coordinator; do
+  for program in mote mote-bridge mote-buildlet mote-coordinator; do
     cp "$1/$program" "$place/files/programs/"
   done
   cp -r Makefile LICENSE deploy docs scripts "$place/files/"
@@ -248,6 +248,25 @@ inside() {
   else
     echo "SKIPPED backup: there is no sqlite3"
   fi
+
+  # The bridge before this farm, by its example: what it is given lies in the farm's store afterwards.
+  install -m 0644 /var/lib/motefarm/tls/ca.pem /etc/motefarm/backend.ca.pem
+  mote_ admin token create --user motefarm --name bridge |
+    install -m 0600 -o motefarm -g motefarm /dev/stdin /etc/motefarm/backend.token
+  echo "alice 00112233445566778899aabbccddeeff" |
+    install -m 0600 -o motefarm -g motefarm /dev/stdin /etc/motefarm/goma.tokens
+  echo "Bearer 00112233445566778899aabbccddeeff" >/tmp/goma.header
+  sed 's/farm\.example:8119/127.0.0.1:8119/' /usr/share/doc/motefarm/examples/bridge.toml >/etc/motefarm/bridge.toml
+  systemctl start mote-bridge || fail "the bridge does not start"
+  local before after
+  before=$(mote_ cas stat --json)
+  mkdir /tmp/seeds
+  date >/tmp/seeds/one
+  mote-bridge seed --token-file /tmp/goma.header /tmp/seeds || fail "nothing can be brought by the bridge"
+  after=$(mote_ cas stat --json)
+  [ "$before" != "$after" ] || fail "what the bridge was given is not in the farm's store"
+  systemctl stop mote-bridge
+  ok "a bridge brings content to the farm"
 
   # Removal, by the commands of docs/install.md, while something runs.
   instance=$(mote_ create linux-amd64)

@@ -30,6 +30,8 @@ pub struct Programs {
     pub buildlet: PathBuf,
     /// `mote`.
     pub mote: PathBuf,
+    /// `mote-bridge`.
+    pub bridge: PathBuf,
 }
 
 /// A farm to be.

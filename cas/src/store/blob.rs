@@ -94,7 +94,7 @@ impl Blob {
 
     /// Reads and hashes all of it: whether it is what this digest says, on this disk, today.
     pub fn is(&self, digest: &Digest) -> io::Result<bool> {
-        let mut buf = vec![0; COPY_BYTES];
+        let mut buf = vec![0; usize::try_from(self.size).unwrap_or(COPY_BYTES).clamp(1, COPY_BYTES)];
         let (mut hasher, mut offset) = (DigestHasher::new(), 0);
         loop {
             match self.read_at(&mut buf, offset)? {

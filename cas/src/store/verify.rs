@@ -1,9 +1,8 @@
 //! Hashing everything again.
 
 use super::catalog::Place;
-use super::{Blob, Store, StoreError};
+use super::{Store, StoreError};
 use motefarm_core::Digest;
-use motefarm_core::digest::DigestHasher;
 use std::ops::ControlFlow;
 
 /// What [`Store::verify`] found.
@@ -60,35 +59,19 @@ impl Store {
         all.sort_unstable();
         let all_bytes = all.iter().map(|(_, _, digest)| digest.size_bytes()).sum();
         let mut progress = VerifyProgress { all_blobs: all.len() as u64, all_bytes, blobs: 0, bytes: 0, bad: None };
-        let mut buf = vec![0; 256 << 10];
         for (_, _, digest) in all {
             let Some(blob) = self.open_unused(&digest)? else { continue };
             progress.blobs += 1;
             progress.bytes += digest.size_bytes();
-            progress.bad = (!holds(&blob, &digest, &mut buf)).then_some(digest);
+            let is_right = blob.is(&digest).unwrap_or_else(|error| {
+                tracing::warn!(%digest, %error, "blob not readable");
+                false
+            });
+            progress.bad = (!is_right).then_some(digest);
             if tell(progress).is_break() {
                 break;
             }
         }
         Ok(())
-    }
-}
-
-/// Whether the blob can be read and is what its digest says.
-fn holds(blob: &Blob, digest: &Digest, buf: &mut [u8]) -> bool {
-    let mut hasher = DigestHasher::new();
-    let mut offset = 0;
-    loop {
-        match blob.read_at(buf, offset) {
-            Ok(0) => return hasher.finish() == *digest,
-            Ok(read) => {
-                hasher.update(&buf[..read]);
-                offset += read as u64;
-            }
-            Err(error) => {
-                tracing::warn!(%digest, %error, "blob not readable");
-                return false;
-            }
-        }
     }
 }

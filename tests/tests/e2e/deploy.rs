@@ -16,8 +16,13 @@ use std::process::{Command, Output};
 
 const BUILDLETS: [&str; 3] = ["mote-buildlet", "mote-buildlet-join", "mote-buildlet-listen"];
 /// Most exposure, in the tenths of `systemd-analyze security`, that a unit may have.
-const EXPOSURE: [(&str, u32); 4] =
-    [("mote-coordinator", 15), ("mote-buildlet", 40), ("mote-buildlet-join", 40), ("mote-buildlet-listen", 40)];
+const EXPOSURE: [(&str, u32); 5] = [
+    ("mote-coordinator", 15),
+    ("mote-bridge", 15),
+    ("mote-buildlet", 40),
+    ("mote-buildlet-join", 40),
+    ("mote-buildlet-listen", 40),
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_owned()
@@ -55,9 +60,12 @@ fn programs(farm: &TestFarm) -> PathBuf {
     let dir = farm.fresh("programs");
     fs::create_dir(&dir).expect("a folder");
     let programs = farm.programs();
-    for (program, name) in
-        [(&programs.coordinator, "mote-coordinator"), (&programs.buildlet, "mote-buildlet"), (&programs.mote, "mote")]
-    {
+    for (program, name) in [
+        (&programs.coordinator, "mote-coordinator"),
+        (&programs.buildlet, "mote-buildlet"),
+        (&programs.mote, "mote"),
+        (&programs.bridge, "mote-bridge"),
+    ] {
         symlink(program, dir.join(name)).expect("a link");
     }
     dir
@@ -165,7 +173,7 @@ fn units_say_what_the_programs_understand_and_fit_one_another() {
     let programs = programs(&farm);
     let user = value("mote-coordinator", "User");
     let data = format!("/var/lib/{}", value("mote-coordinator", "StateDirectory"));
-    for unit in BUILDLETS.into_iter().chain(["mote-coordinator"]) {
+    for unit in BUILDLETS.into_iter().chain(["mote-coordinator", "mote-bridge"]) {
         is_understood(&programs, &command_line(unit));
         // The local socket answers its own user, and both programs say when they serve.
         assert_eq!((value(unit, "User"), value(unit, "Type")), (user.clone(), "notify".to_owned()), "{unit}");
@@ -175,8 +183,10 @@ fn units_say_what_the_programs_understand_and_fit_one_another() {
         assert_eq!(value(unit, "Restart"), "always", "{unit}");
     }
     // Commands in instances are the farm's system user on loopback: no cleartext for them.
-    assert_eq!(value("mote-coordinator", "ProcSubset"), "pid");
-    assert_eq!(values("mote-coordinator", "KillMode"), Vec::<String>::new());
+    for unit in ["mote-coordinator", "mote-bridge"] {
+        assert_eq!(value(unit, "ProcSubset"), "pid", "{unit}");
+        assert_eq!(values(unit, "KillMode"), Vec::<String>::new(), "{unit}");
+    }
     for unit in BUILDLETS {
         assert_eq!(value(unit, "KillMode"), "process", "{unit}: instances outlive a restart");
         assert_eq!(value(unit, "OOMPolicy"), "continue", "{unit}: or one greedy command ends them all");
@@ -252,26 +262,50 @@ fn example_configurations_are_taken_and_every_key_is_explained() {
     for path in ["deploy/examples/one-machine.toml", "deploy/examples/farm.toml", "deploy/containers/coordinator.toml"]
     {
         let example = text(path);
-        let mut explained = false;
-        for line in example.lines() {
-            match line.trim() {
-                "" => explained = false,
-                comment if comment.starts_with('#') => explained = true,
-                table if table.starts_with('[') => {}
-                key => {
-                    assert!(explained, "{path}: {key} has no comment of its own");
-                    explained = false;
-                }
-            }
-        }
+        every_key_is_explained(path, &example);
         let here = example
             .replace("/etc/motefarm/big.token", &token.display().to_string())
             .replace("/etc/motefarm/big.ca.pem", &dir.join("ca.pem").display().to_string());
         let file = files::write(&dir, "coordinator.toml", here);
-        let ran = farm.program(&farm.programs().coordinator).arg("check-config").arg("--config").arg(&file).ok();
-        let listen = example.lines().find_map(|line| line.strip_prefix("listen = ")).expect("where it listens");
-        assert!(ran.out().contains(listen.trim_matches('"')), "{path}: {}", ran.out());
+        is_taken(&farm, &farm.programs().coordinator, path, &file);
     }
+    let example = text("deploy/examples/bridge.toml");
+    every_key_is_explained("deploy/examples/bridge.toml", &example);
+    let tokens = files::write(&dir, "tokens", "alice 0123456789abcdef0123456789abcdef\n");
+    for file in [&token, &tokens] {
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).expect("ours");
+    }
+    let here = example
+        .replace("/etc/motefarm/backend.ca.pem", &dir.join("ca.pem").display().to_string())
+        .replace("/etc/motefarm/backend.token", &token.display().to_string())
+        .replace("/etc/motefarm/goma.tokens", &tokens.display().to_string());
+    let file = files::write(&dir, "bridge.toml", here);
+    is_taken(&farm, &farm.programs().bridge, "deploy/examples/bridge.toml", &file);
+}
+
+#[track_caller]
+fn every_key_is_explained(path: &str, example: &str) {
+    let mut explained = false;
+    for line in example.lines() {
+        match line.trim() {
+            "" => explained = false,
+            comment if comment.starts_with('#') => explained = true,
+            table if table.starts_with('[') => {}
+            key => {
+                assert!(explained, "{path}: {key} has no comment of its own");
+                explained = false;
+            }
+        }
+    }
+}
+
+/// Asserts that a program takes an example and says where it would listen.
+#[track_caller]
+fn is_taken(farm: &TestFarm, program: &Path, path: &str, file: &Path) {
+    let ran = farm.program(program).arg("check-config").arg("--config").arg(file).ok();
+    let example = text(path);
+    let listen = example.lines().find_map(|line| line.strip_prefix("listen = ")).expect("where it listens");
+    assert!(ran.out().contains(listen.trim_matches('"')), "{path}: {}", ran.out());
 }
 
 /// The fenced parts of the page: what is between the fences, with the line before them.
@@ -316,7 +350,7 @@ fn the_page_about_installing_says_what_is_there() {
             };
             let words: Vec<&str> = line.split_whitespace().collect();
             match words[0] {
-                "mote" | "mote-coordinator" | "mote-buildlet" => {
+                "mote" | "mote-bridge" | "mote-coordinator" | "mote-buildlet" => {
                     is_understood(&programs, &line);
                     ours += 1;
                 }
@@ -364,7 +398,9 @@ fn install_puts_everything_where_systemd_looks() {
                 assert!(!unit.contains("/usr/bin/mote"), "{name} starts another program than was installed");
             }
         }
-        for path in ["bin/mote", "bin/mote-coordinator", "bin/mote-buildlet", "share/doc/motefarm/examples/farm.toml"] {
+        let programs = ["bin/mote", "bin/mote-bridge", "bin/mote-coordinator", "bin/mote-buildlet"];
+        for path in programs.into_iter().chain(["share/doc/motefarm/goma.md", "share/doc/motefarm/examples/farm.toml"])
+        {
             assert_eq!(local.join(path).is_file(), verb == "install", "{path} after {verb}");
         }
     }

@@ -20,6 +20,7 @@ fn farm() -> Builder {
         coordinator: PathBuf::from(env!("CARGO_BIN_EXE_mote-coordinator-e2e")),
         buildlet: PathBuf::from(env!("CARGO_BIN_EXE_mote-buildlet-e2e")),
         mote: PathBuf::from(env!("CARGO_BIN_EXE_mote-e2e")),
+        bridge: PathBuf::from(env!("CARGO_BIN_EXE_mote-bridge-e2e")),
     })
 }
 

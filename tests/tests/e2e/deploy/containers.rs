@@ -6,7 +6,8 @@ use crate::farm;
 use std::collections::BTreeMap;
 
 /// Where each program listens by default, if an image of it is to expose anything.
-const PORTS: [(&str, &[&str]); 3] = [("coordinator", &["8119"]), ("buildlet", &["5936"]), ("mote", &[])];
+const PORTS: [(&str, &[&str]); 4] =
+    [("coordinator", &["8119"]), ("buildlet", &["5936"]), ("bridge", &["5050"]), ("mote", &[])];
 
 /// A container file's instructions: continued lines joined, comments left out.
 fn instructions(path: &str) -> Vec<(String, String)> {
