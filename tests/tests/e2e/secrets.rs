@@ -36,9 +36,10 @@ const HOSTILE: &str = r#"
 env; cat /proc/self/environ /proc/1/environ /proc/1/cmdline 2>/dev/null | tr '\0' '\n'
 # Other processes: arguments, environment, memory, open files, roots.
 for p in /proc/[0-9]*; do
-  tr '\0' ' ' < $p/cmdline; tr '\0' '\n' < $p/environ; ls -l $p/fd $p/root/ $p/cwd/; cat $p/maps
+  tr '\0' ' ' < $p/cmdline; tr '\0' '\n' < $p/environ; ls -l $p/fd; cat $p/maps
   # A pipe that nobody fills would be waited for.
-  timeout 2 cat $p/root/etc/hostname $p/cwd/* $p/fd/*
+  for there in root cwd; do ls -l $p/$there/; timeout 2 cat $p/$there/etc/hostname $p/$there/*; done
+  timeout 2 cat $p/fd/*
 done < /dev/null 2>/dev/null | head -c 2000000
 # Files: everything that can be read where secrets are kept, and by the names they have.
 for d in DIRS; do ls -laR "$d"; timeout 5 find "$d" -type f -exec cat {} +; done 2>/dev/null | head -c 4000000
@@ -46,7 +47,7 @@ timeout 20 find / -xdev \( -path /proc -o -path /sys -o -path /usr \) -prune -o 
   \( -name 'profile.toml' -o -name 'farm.db*' -o -name 'ca.key' -o -name 'token' -o -name 'theirs' -o -name '*.toml' \) \
   -exec cat {} + 2>/dev/null | head -c 1000000
 # Up and out.
-cat ../../../../data/profile.toml ../*/work/theirs ../../../farm.db 2>/dev/null
+cat ../../../../data/profile.toml ../*/*/theirs ../../../farm.db 2>/dev/null
 ln -s / up 2>/dev/null; cat up/DIRS 2>/dev/null
 "#;
 
@@ -83,6 +84,9 @@ fn a_hostile_command_finds_no_secret() {
     farm.finish();
 }
 
+/// The link to a process's root, among its files in /proc.
+const ROOT: &str = "root";
+
 /// Neither by tracing nor through a file of theirs.
 fn reaches_no_process(farm: &TestFarm, mote: &Instance) {
     let mut outside: Vec<i32> = farm.coordinator_pid().into_iter().chain(farm.buildlet_pid()).collect();
@@ -90,7 +94,7 @@ fn reaches_no_process(farm: &TestFarm, mote: &Instance) {
     for pid in outside {
         let script = format!(
             "kill -0 {pid} 2>/dev/null && cat /proc/{pid}/cmdline | grep -a mote && echo reached; \
-             head -c 1 /proc/{pid}/mem 2>/dev/null && echo reached; : < /proc/{pid}/root/etc/passwd 2>/dev/null && \
+             head -c 1 /proc/{pid}/mem 2>/dev/null && echo reached; : < /proc/{pid}/{ROOT}/etc/passwd 2>/dev/null && \
              grep -qa mote-coordinator /proc/{pid}/cmdline && echo reached; true"
         );
         let ran = farm.run(mote, &script).run();

@@ -33,8 +33,8 @@ impl Project {
         write(&project.dir.join("WORKSPACE"), "");
         let mut build = String::new();
         for n in 0..LIBRARIES {
-            project.library(&mut build, n, "c");
-            project.library(&mut build, n, "cc");
+            project.write_library(&mut build, n, "c");
+            project.write_library(&mut build, n, "cc");
         }
         for n in 0..PROGRAMS {
             let deps = format!("[\":c_{n}\", \":cc_{n}\"]");
@@ -67,7 +67,7 @@ impl Project {
     }
 
     /// A library that adds its number to what the one before it says; the C++ ones begin with 1.
-    fn library(&self, build: &mut String, n: usize, kind: &str) {
+    fn write_library(&self, build: &mut String, n: usize, kind: &str) {
         let name = format!("{kind}_{n}");
         let before = n.checked_sub(1).map(|m| format!("{kind}_{m}"));
         let deps = before.as_ref().map_or(String::new(), |b| format!("\":{b}\""));
