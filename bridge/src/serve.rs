@@ -2,6 +2,7 @@
 //! and a way to stop that no client notices.
 
 use crate::http::Edge;
+use motefarm_net::accept::accept;
 use motefarm_net::first_byte::{TLS_HANDSHAKE, first_byte};
 use motefarm_net::own_user;
 use motefarm_net::serve::{ConnectionError, serve_idle_connection};
@@ -12,10 +13,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// Time for a connection to say its first byte, to finish its handshake, and to begin its first request.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,52 +35,15 @@ pub async fn serve(
     max_connections: usize,
     shutdown: CancellationToken,
 ) {
-    let acceptor = TlsAcceptor::from(tls);
-    let permits = Arc::new(Semaphore::new(max_connections));
-    let (closing, cut) = (CancellationToken::new(), CancellationToken::new());
-    let connections = TaskTracker::new();
-    loop {
-        let permit = tokio::select! {
-            permit = permits.clone().acquire_owned() => permit,
-            () = shutdown.cancelled() => break,
-        };
-        let Ok(permit) = permit else { break };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shutdown.cancelled() => break,
-        };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, or a connection gone before it was taken: neither lasts.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let (edge, acceptor, closing, cut) = (edge.clone(), acceptor.clone(), closing.clone(), cut.clone());
-        connections.spawn(async move {
-            let _permit = permit;
-            tokio::select! {
-                ended = connection(edge, stream, from, acceptor, closing) => {
-                    if let Err(error) = ended {
-                        tracing::debug!(peer = %from, %error, "a connection ended early");
-                    }
-                }
-                () = cut.cancelled() => {}
-            }
-        });
-    }
-    drop(listener);
+    let (acceptor, closing) = (TlsAcceptor::from(tls), CancellationToken::new());
+    let open = accept(listener, max_connections, &shutdown, |stream, from| {
+        connection(edge.clone(), stream, from, acceptor.clone(), closing.clone())
+    });
+    let open = open.await;
     edge.draining.store(true, Ordering::Relaxed);
-    connections.close();
-    let _ = tokio::time::timeout(OVERLAP, connections.wait()).await;
+    open.end_within(OVERLAP).await;
     closing.cancel();
-    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
-        tracing::warn!(connections = connections.len(), "compiles did not end in time; cutting them off");
-        cut.cancel();
-        connections.wait().await;
-    }
+    open.drain(DRAIN).await;
 }
 
 async fn connection(

@@ -12,6 +12,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use hyper::body::Incoming;
+use motefarm_net::accept::accept;
 use motefarm_net::first_byte::{TLS_HANDSHAKE, first_byte};
 use motefarm_net::serve::{ConnectionError, serve_connection};
 use rustls::ServerConfig;
@@ -21,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -35,48 +35,11 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// cuts what is left after the deadline. Streams end by themselves on `app.shutdown`.
 pub async fn serve(app: Arc<App>, listener: TcpListener, tls: Arc<ServerConfig>, router: Router) {
     let acceptor = TlsAcceptor::from(tls);
-    let permits = Arc::new(Semaphore::new(app.config.limits.connections));
-    let cut = CancellationToken::new();
-    let connections = tokio_util::task::TaskTracker::new();
-    loop {
-        let permit = tokio::select! {
-            permit = permits.clone().acquire_owned() => permit,
-            () = app.shutdown.cancelled() => break,
-        };
-        let Ok(permit) = permit else { break };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = app.shutdown.cancelled() => break,
-        };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, or a connection gone before it was taken: neither lasts.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let (acceptor, router, shutdown, cut) = (acceptor.clone(), router.clone(), app.shutdown.clone(), cut.clone());
-        connections.spawn(async move {
-            let _permit = permit;
-            tokio::select! {
-                ended = connection(stream, from, acceptor, router, shutdown) => {
-                    if let Err(error) = ended {
-                        tracing::debug!(peer = %from, %error, "a connection ended early");
-                    }
-                }
-                () = cut.cancelled() => {}
-            }
-        });
-    }
-    drop(listener);
-    connections.close();
-    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
-        tracing::warn!(connections = connections.len(), "calls did not end in time; cutting them off");
-        cut.cancel();
-        connections.wait().await;
-    }
+    let (most, shutdown) = (app.config.limits.connections, &app.shutdown);
+    let open = accept(listener, most, shutdown, |stream, from| {
+        connection(stream, from, acceptor.clone(), router.clone(), shutdown.clone())
+    });
+    open.await.drain(DRAIN).await;
 }
 
 async fn connection(

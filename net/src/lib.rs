@@ -1,10 +1,11 @@
 //! What every program of the farm needs to meet another: the farm's private TLS, Unix sockets,
-//! dialling, serving one connection, deadlines, secrets.
+//! dialling, accepting, serving one connection, deadlines, secrets.
 //!
 //! **Absent on purpose:** leases, commands, files; who may do what (the coordinator decides that).
 
 #![forbid(unsafe_code)]
 
+pub mod accept;
 pub mod backoff;
 pub mod deadline;
 pub mod dial;
