@@ -404,7 +404,7 @@ fn fifty_thousand_small_files_are_pushed_and_pushed_again() {
     let begin = Instant::now();
     farm.mote(["destroy", &mote.name, &second.name]).ok();
     assert!(begin.elapsed() < seconds(5), "destroy answers before the wiping: {:?}", begin.elapsed());
-    wait::until_true("the directories are wiped", seconds(120), || {
+    wait::until_true("the directories are wiped", seconds(600), || {
         farm.directories_left(&farm.buildlet_data()).is_empty()
     });
     farm.finish();

@@ -86,10 +86,10 @@ impl Reached {
     }
 
     fn finish(self) {
-        let instances = self.farm.list().into_iter().filter_map(|i| i["name"].as_str().map(str::to_owned));
-        let instances: Vec<String> = instances.collect();
-        if !instances.is_empty() {
-            self.farm.mote(["destroy"]).args(&instances).ok();
+        for name in self.farm.list().iter().filter_map(|instance| instance["name"].as_str()) {
+            // It may run out just now by itself.
+            self.farm.mote(["destroy", name]).run();
+            self.farm.until_gone(name, seconds(30));
         }
         self.farm.finish();
     }
