@@ -1,6 +1,7 @@
 """Processes by `/proc`: trees of them, their processor time and memory. Ends only what it is told to, by id."""
 
 import os
+import re
 import signal
 import time
 from dataclasses import dataclass
@@ -88,6 +89,12 @@ def memory(pid: int) -> Memory | None:
     except OSError:
         return Memory(rss, None)
     return Memory(rss, sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")))
+
+
+def peak_mib(pid: int) -> float:
+    """The most that was resident since its start."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(found[1]) / 1024 if found else 0.0
 
 
 def arguments(pid: int) -> list[str]:

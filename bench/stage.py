@@ -43,6 +43,8 @@ class Stage:
         for name in ("mote", "mote-coordinator", "mote-buildlet"):
             # A copy, so that a build meanwhile does not change what is measured.
             shutil.copy2(programs / name, self.programs / name)
+        if (programs / "mote-bridge").is_file():
+            shutil.copy2(programs / "mote-bridge", self.programs / "mote-bridge")
         self.records: list[dict] = []
         self._counter = 0
 

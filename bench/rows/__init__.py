@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from line import Line
-from rows import gettar, idle, parallel, push, reapi, run, ssh, stream
+from rows import gettar, goma, idle, parallel, push, reapi, run, ssh, stream
 from stage import Stage
 
 
@@ -45,6 +45,11 @@ ROWS = [
     Row("reapi.large", 3, reapi.large, must_have=reapi.must_have),
     Row("reapi.true", 3, reapi.true, must_have=reapi.must_have),
     Row("reapi.bazel", 3, reapi.bazel, ("bazel",), reapi.must_have),
+    Row("goma.hit", 5, goma.hit, must_have=goma.must_have),
+    Row("goma.rate", 5, goma.rate, must_have=goma.must_have),
+    Row("goma.cold", 3, goma.cold, must_have=goma.must_have),
+    Row("goma.memory", 3, goma.memory, must_have=goma.must_have),
+    Row("goma.ready", 5, goma.ready, must_have=goma.must_have),
 ]
 
 

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import casd
+import processes
 import sshd
 from line import Line, number
 from problem import Broken, Missing
@@ -84,7 +85,7 @@ def small(stage: Stage, rounds: int) -> list[Line]:
 def large(stage: Stage, rounds: int) -> list[Line]:
     put, got = _turns(stage, rounds, "put", 1, GIB, after=("get", 1, GIB))
     (coordinator,) = stage.farm.servers()
-    peaks = [_peak_mib(pid) for pid in (coordinator, stage.casd.pid)]
+    peaks = [processes.peak_mib(pid) for pid in (coordinator, stage.casd.pid)]
     note = f"most memory of the server since its start {number(peaks[0])} and {number(peaks[1])} MiB"
     return [
         _line(stage, "reapi.large", "upload of 1 GiB", "s", 1, put, note),
@@ -95,12 +96,6 @@ def large(stage: Stage, rounds: int) -> list[Line]:
 def true(stage: Stage, rounds: int) -> list[Line]:
     taken, _ = _turns(stage, rounds, "true", COUNT, 2)
     return [_line(stage, "reapi.true", "1,000 × `/bin/true` on two slots, each action", "ms", 1, taken)]
-
-
-def _peak_mib(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
-    return int(found[1]) / 1024 if found else 0.0
 
 
 def bazel(stage: Stage, rounds: int) -> list[Line]:

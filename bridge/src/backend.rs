@@ -11,6 +11,7 @@ pub mod execute;
 mod fault;
 pub mod in_flight;
 pub mod retry;
+mod sent;
 
 pub use address::Address;
 pub use capabilities::Abilities;
@@ -23,6 +24,7 @@ use motefarm_proto::reapi::action_cache_client::ActionCacheClient;
 use motefarm_proto::reapi::bytestream::byte_stream_client::ByteStreamClient;
 use motefarm_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use motefarm_proto::reapi::execution_client::ExecutionClient;
+use sent::Sent;
 use std::sync::Arc;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
@@ -37,6 +39,7 @@ pub struct Backend {
     instance: Arc<str>,
     abilities: Arc<AbilitiesCache>,
     in_flight: in_flight::InFlight,
+    sent: Sent,
 }
 
 impl Backend {
@@ -47,7 +50,13 @@ impl Backend {
             instance: instance.into(),
             abilities: Arc::default(),
             in_flight: in_flight::InFlight::default(),
+            sent: Sent::default(),
         }
+    }
+
+    /// Bytes that were sent to the CAS in this stage, whatever became of them.
+    pub fn sent_bytes(&self, stage: Stage) -> u64 {
+        self.sent.bytes(stage)
     }
 
     /// What the server can: asked once, and again after a failure, but not by every request.

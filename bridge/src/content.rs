@@ -33,11 +33,17 @@ impl Content {
 
     /// What the keys stand for, in order. Whether the content is still there is another question.
     pub async fn entries(&self, stage: Stage, keys: Vec<HashKey>) -> Result<Vec<Option<Entry>>, Fault> {
-        self.on_map(stage, move |map| map.get(&keys)).await
+        match self.map.recent(&keys) {
+            Some(known) => Ok(known),
+            None => self.on_map(stage, move |map| map.get(&keys)).await,
+        }
     }
 
     /// Remembers what keys stand for.
     pub async fn remember(&self, stage: Stage, entries: Vec<(HashKey, Entry)>) -> Result<(), Fault> {
+        if self.map.knows(&entries) {
+            return Ok(());
+        }
         self.on_map(stage, move |map| map.put(&entries)).await
     }
 

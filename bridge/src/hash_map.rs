@@ -6,17 +6,19 @@
 //! the former is removed; what is asked for in the former is written to the current one again. So the map is
 //! bounded, and what is used stays.
 //!
-//! In memory are eight bytes of each key and a position; the rest is read from the page cache. Nothing is
-//! synced: the death of the process loses nothing, and after a power cut a record that is not whole ends its
+//! In memory are eight bytes of each key and a position; the rest is read from the page cache, but for what
+//! was asked for lately (`recent`): hundreds of headers are in every request. Nothing is synced: the death of the process loses nothing, and after a power cut a record that is not whole ends its
 //! log, which costs uploads and no truth.
 
 mod index;
 mod log;
+mod recent;
 mod record;
 
 use crate::file_blob::HashKey;
 use log::Log;
 use motefarm_core::Digest;
+use recent::Recent;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::{fs, io};
@@ -74,9 +76,15 @@ pub enum MapError {
     InUse(PathBuf),
 }
 
-/// See the module. Cheap to clone; every method blocks, for microseconds unless the disk is asked.
+/// See the module. Cheap to clone. `get` and `put` block, for microseconds unless the disk is asked.
 #[derive(Clone)]
-pub struct HashMap(Arc<Mutex<Logs>>);
+pub struct HashMap(Arc<Inner>);
+
+struct Inner {
+    logs: Mutex<Logs>,
+    /// Never locked for longer than memory takes.
+    recent: Mutex<Recent>,
+}
 
 struct Logs {
     dir: PathBuf,
@@ -111,7 +119,19 @@ impl HashMap {
             former: former_log,
             _lock: lock,
         };
-        Ok(Self(Arc::new(Mutex::new(logs))))
+        Ok(Self(Arc::new(Inner { logs: Mutex::new(logs), recent: Mutex::default() })))
+    }
+
+    /// What each key stands for, in order, if all of them were asked for lately. Does not block.
+    pub fn recent(&self, keys: &[HashKey]) -> Option<Vec<Option<Entry>>> {
+        let recent = self.lately();
+        keys.iter().map(|key| recent.get(key).map(|digest| Some(Entry::File(digest)))).collect()
+    }
+
+    /// Whether all of these were asked for or put lately. Does not block.
+    pub fn knows(&self, entries: &[(HashKey, Entry)]) -> bool {
+        let recent = self.lately();
+        entries.iter().all(|(key, entry)| recent.get(key).is_some_and(|digest| *entry == Entry::File(digest)))
     }
 
     /// What each key stands for, in order.
@@ -129,7 +149,10 @@ impl HashMap {
             }
             found.push(entry);
         }
-        logs.append(&again)?;
+        let turned = logs.append(&again)?;
+        drop(logs);
+        let entries = keys.iter().zip(&found).filter_map(|(key, entry)| Some((key, entry.as_ref()?)));
+        self.notice(turned, entries);
         Ok(found)
     }
 
@@ -142,7 +165,27 @@ impl HashMap {
                 fresh.push((*key, entry.clone()));
             }
         }
-        logs.append(&fresh)
+        let turned = logs.append(&fresh)?;
+        drop(logs);
+        self.notice(turned, entries.iter().map(|(key, entry)| (key, entry)));
+        Ok(())
+    }
+
+    /// Once the logs were turned, every key must be looked for in them again: what is used is kept by that.
+    fn notice<'a>(&self, turned: bool, entries: impl Iterator<Item = (&'a HashKey, &'a Entry)>) {
+        let mut recent = self.lately();
+        if turned {
+            *recent = Recent::default();
+        }
+        for (key, entry) in entries {
+            if let Entry::File(digest) = entry {
+                recent.insert(*key, *digest);
+            }
+        }
+    }
+
+    fn lately(&self) -> MutexGuard<'_, Recent> {
+        self.0.recent.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// How many keys it knows; one in both logs counts twice.
@@ -157,22 +200,25 @@ impl HashMap {
     }
 
     fn logs(&self) -> MutexGuard<'_, Logs> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0.logs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 impl Logs {
-    fn append(&mut self, entries: &[(HashKey, Entry)]) -> io::Result<()> {
+    /// Whether the current log was full and another was begun.
+    fn append(&mut self, entries: &[(HashKey, Entry)]) -> io::Result<bool> {
         if entries.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
-        if self.current.len() >= self.max_in_log {
+        let full = self.current.len() >= self.max_in_log;
+        if full {
             let (current, former) = (self.dir.join("current"), self.dir.join("former"));
             fs::rename(&current, &former)?;
             let fresh = Log::open(&current)?;
             self.former = Some(std::mem::replace(&mut self.current, fresh));
         }
-        self.current.append(entries)
+        self.current.append(entries)?;
+        Ok(full)
     }
 }
 

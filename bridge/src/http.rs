@@ -35,7 +35,7 @@ const PROTOBUF: &str = "binary/x-protocol-buffer";
 /// Most keys of one lookup; clients send 5.
 const MAX_KEYS: usize = 1000;
 /// Answers from this size on are packed beside the runtime.
-const PACK_APART_BYTES: usize = 64 << 10;
+const PACK_APART_BYTES: usize = 256 << 10;
 /// How long a ping waits for what the backend says.
 const PING_WAIT: Duration = Duration::from_secs(2);
 

@@ -9,10 +9,9 @@
 //!
 //! **Absent on purpose:** content (the server's CAS has it all), compilers, the farm's own protocol.
 
-#![forbid(unsafe_code)]
-
 pub mod access;
 pub mod admission;
+mod allocator;
 pub mod backend;
 pub mod caller;
 pub mod cli;

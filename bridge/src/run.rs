@@ -14,7 +14,7 @@ use crate::hash_map::HashMap;
 use crate::http::Edge;
 use crate::pipeline::compile::Compiler;
 use crate::records::Records;
-use crate::{explain, seed, serve};
+use crate::{allocator, explain, seed, serve};
 use anyhow::Context as _;
 use clap::Parser as _;
 use etcetera::BaseStrategy as _;
@@ -35,8 +35,13 @@ use tokio_util::sync::CancellationToken;
 /// Exit code for a wrong configuration (`EX_USAGE` of sysexits.h).
 const EXIT_CONFIG: u8 = 64;
 
+/// Threads for what blocks, which is processor time and the disk's, both for moments: more of them would only
+/// hold more memory at once.
+const BLOCKING_THREADS: usize = 8;
+
 /// The whole program.
 pub fn main_impl() -> ExitCode {
+    allocator::keep_little();
     let cli = Cli::parse();
     start_logging();
     let result = match &cli.command {
@@ -110,7 +115,8 @@ fn config_error(error: &anyhow::Error) -> ExitCode {
 }
 
 fn on_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all().max_blocking_threads(BLOCKING_THREADS).build()?.block_on(work)
 }
 
 async fn caller(way: &Way) -> anyhow::Result<Caller> {

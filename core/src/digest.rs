@@ -61,7 +61,10 @@ impl Digest {
 
     /// The hash as 64 lower-case hex digits.
     pub fn hash_hex(&self) -> String {
-        hex::encode(self.hash)
+        let mut text = vec![0; 64];
+        // Not `hex::encode`, which goes character by character: a tree has thousands of these.
+        hex::encode_to_slice(self.hash, &mut text).expect("two digits a byte");
+        String::from_utf8(text).expect("hex digits are ASCII")
     }
 
     /// Size of the content.

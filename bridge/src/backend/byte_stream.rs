@@ -89,27 +89,29 @@ impl Backend {
             let mut rest = content.clone();
             let pieces =
                 std::iter::from_fn(move || (!rest.is_empty()).then(|| rest.split_to(rest.len().min(PIECE_BYTES))));
-            self.write_once(digest, tokio_stream::iter(pieces))
+            self.write_once(stage, digest, tokio_stream::iter(pieces))
         })
         .await
     }
 
     /// Writes a blob from pieces that are made as they are taken. Not tried again: who makes them must.
     pub async fn write_pieces(&self, stage: Stage, digest: Digest, pieces: mpsc::Receiver<Bytes>) -> Result<(), Fault> {
-        let written = self.write_once(digest, ReceiverStream::new(pieces)).await;
+        let written = self.write_once(stage, digest, ReceiverStream::new(pieces)).await;
         written.map_err(|status| Fault::of(stage, &status))
     }
 
     async fn write_once(
         &self,
+        stage: Stage,
         digest: Digest,
         pieces: impl Stream<Item = Bytes> + Send + 'static,
     ) -> Result<(), Status> {
         let id = Uuid::new_v4();
         let name = self.name(|i| format!("{i}uploads/{id}/blobs/{}/{}", digest.hash_hex(), digest.size_bytes()));
         let size = digest.size_bytes();
-        let mut at = 0;
+        let (mut at, sent) = (0, self.sent.clone());
         let messages = futures_util::StreamExt::map(pieces, move |piece: Bytes| {
+            sent.add(stage, piece.len());
             let message = WriteRequest {
                 resource_name: if at == 0 { name.clone() } else { String::new() },
                 write_offset: i64::try_from(at).unwrap_or(i64::MAX),

@@ -107,6 +107,7 @@ impl Backend {
             requests: requests.collect(),
             ..BatchUpdateBlobsRequest::default()
         };
+        self.sent.add(stage, batch.iter().map(|(_, content)| content.len()).sum());
         let sent = in_time(self.cas_client().batch_update_blobs(request)).await;
         let statuses = match sent {
             Ok(answer) => answer.into_inner().responses,

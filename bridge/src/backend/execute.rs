@@ -74,6 +74,9 @@ impl Backend {
         let message = GetActionResultRequest {
             instance_name: self.instance(),
             action_digest: Some(to_reapi_digest(action)),
+            // A compiler's words are few, and else were two more calls.
+            inline_stdout: true,
+            inline_stderr: true,
             ..GetActionResultRequest::default()
         };
         let answer = retrying(Stage::Lookup, || {

@@ -44,7 +44,7 @@ fn short(key: &HashKey) -> [u8; 8] {
 
 /// Takes eight bytes of a hash for the hash they are.
 #[derive(Default)]
-struct AsIs(u64);
+pub(super) struct AsIs(u64);
 
 impl Hasher for AsIs {
     fn write(&mut self, bytes: &[u8]) {

@@ -70,12 +70,20 @@ impl Log {
 
     pub(super) fn get(&self, key: &HashKey) -> io::Result<Option<Entry>> {
         let Some(position) = self.index.get(key) else { return Ok(None) };
-        let mut head = [0; HEAD_BYTES];
-        self.file.read_exact_at(&mut head, position)?;
         let damaged = || io::Error::new(io::ErrorKind::InvalidData, "a record of the hash map is damaged");
-        let mut body = vec![0; record::body_len(&head).ok_or_else(damaged)?];
-        self.file.read_exact_at(&mut body, position + HEAD_BYTES as u64)?;
-        let (found, entry) = record::decode(&body).ok_or_else(damaged)?;
+        // A record of a file is had at once; the last one's padding may not have been written.
+        let mut usual = [0; USUAL_BYTES as usize];
+        let read = read_at(&self.file, &mut usual, position)?;
+        let len = record::body_len(&usual[..read]).ok_or_else(damaged)?;
+        let decoded = match usual[..read].get(HEAD_BYTES..HEAD_BYTES + len) {
+            Some(body) => record::decode(body),
+            None => {
+                let mut body = vec![0; len];
+                self.file.read_exact_at(&mut body, position + HEAD_BYTES as u64)?;
+                record::decode(&body)
+            }
+        };
+        let (found, entry) = decoded.ok_or_else(damaged)?;
         Ok((found == *key).then_some(entry))
     }
 
@@ -96,6 +104,20 @@ impl Log {
         self.end += bytes.len() as u64;
         Ok(())
     }
+}
+
+/// As much as is there.
+fn read_at(file: &File, into: &mut [u8], position: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while read < into.len() {
+        match file.read_at(&mut into[read..], position + read as u64) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
 }
 
 fn padded(bytes: usize) -> usize {

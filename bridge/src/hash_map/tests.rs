@@ -82,6 +82,25 @@ fn it_stays_bounded_and_keeps_what_is_used() {
     assert_eq!(map.get(&[used.0]).unwrap(), [Some(used.1)]);
 }
 
+/// Without the disk being asked, and without that keeping it from what keeps it in the logs.
+#[test]
+fn what_was_asked_for_lately_is_known_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let map = HashMap::open(dir.path(), 20).unwrap();
+    let (used, chunk) = (file(0), all_kinds().remove(1));
+    assert_eq!(map.recent(&[]), Some(vec![]));
+    assert!(map.recent(&[used.0]).is_none() && !map.knows(std::slice::from_ref(&used)));
+    map.put(&[used.clone(), chunk.clone()]).unwrap();
+    assert_eq!(map.recent(&[used.0, used.0]), Some(vec![Some(used.1.clone()); 2]));
+    assert!(map.knows(std::slice::from_ref(&used)) && !map.knows(&[(used.0, file(1).1)]));
+    assert!(map.recent(&[used.0, chunk.0]).is_none(), "only files");
+    for n in 1..200 {
+        map.put(&[file(n)]).unwrap();
+        let known = map.recent(&[used.0]).unwrap_or_else(|| map.get(&[used.0]).unwrap());
+        assert_eq!(known, [Some(used.1.clone())], "after {n}");
+    }
+}
+
 #[test]
 fn a_large_map_is_ready_soon() {
     let dir = tempfile::tempdir().unwrap();

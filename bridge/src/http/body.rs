@@ -1,7 +1,7 @@
 //! A request's body, read and unpacked within the memory that is there: who comes when there is none waits.
 
 use super::Edge;
-use super::encoding::{Encoding, ExpandError, Expanded};
+use super::encoding::{Encoding, ExpandError, Expanded, USUAL_RATIO};
 use super::header;
 use crate::admission::Held;
 use bytes::{Bytes, BytesMut};
@@ -14,10 +14,8 @@ use std::time::Duration;
 
 /// Longest silence of a sender.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Source code packs about so much; a body that grows beyond asks for more.
-const USUAL_RATIO: u64 = 5;
 /// Bodies from this size on are unpacked beside the runtime.
-const APART_BYTES: usize = 16 << 10;
+const APART_BYTES: usize = 64 << 10;
 
 /// A body in memory, and its share of that.
 pub(super) struct Unpacked {
@@ -55,7 +53,7 @@ pub(super) async fn read(edge: &Edge, request: Request<Incoming>) -> Result<Unpa
         return Err(BodyError::TooLarge { limit });
     }
     let packed_held = edge.packed.hold(expected as u64).await;
-    let packed = receive(request.into_body(), expected).await?;
+    let packed = receive(request.into_body(), expected, announced.unwrap_or(0)).await?;
     edge.records.metrics().received_bytes.fetch_add(packed.len() as u64, Ordering::Relaxed);
     let unpacked = match encoding {
         Encoding::Identity => {
@@ -75,8 +73,9 @@ pub(super) async fn discard(request: Request<Incoming>) {
     while let Ok(Some(Ok(_))) = tokio::time::timeout(PIECE_TIMEOUT, body.frame()).await {}
 }
 
-async fn receive(mut body: Incoming, limit: usize) -> Result<Bytes, BodyError> {
-    let mut all = BytesMut::new();
+async fn receive(mut body: Incoming, limit: usize, announced: usize) -> Result<Bytes, BodyError> {
+    // At once: a buffer that doubles as it grows is half air in the end.
+    let mut all = BytesMut::with_capacity(announced);
     loop {
         let frame = tokio::time::timeout(PIECE_TIMEOUT, body.frame()).await.map_err(|_| BodyError::Slow)?;
         let Some(frame) = frame else { return Ok(all.freeze()) };
@@ -91,7 +90,7 @@ async fn receive(mut body: Incoming, limit: usize) -> Result<Bytes, BodyError> {
 /// With what such a body usually needs; if it needs more and there is no more just now, all of it again with
 /// as much as it may ever need. Nothing of the pool is held while waiting for more of it.
 async fn unpack(edge: &Edge, encoding: Encoding, packed: Bytes, limit: usize) -> Result<Unpacked, BodyError> {
-    let usual = (packed.len() as u64 * USUAL_RATIO).min(limit as u64);
+    let usual = ((packed.len() * USUAL_RATIO) as u64).min(limit as u64);
     for bytes in [usual, limit as u64] {
         let mut held = edge.unpacked.hold(bytes).await;
         let (pool, body) = (edge.unpacked.clone(), packed.clone());

@@ -9,6 +9,8 @@ use std::io::{self, Read, Write as _};
 
 /// Announced on every good answer: a client that does not see it stops compressing for ever.
 pub const ACCEPTED: &str = "gzip, deflate";
+/// Source code packs about so much.
+pub const USUAL_RATIO: usize = 5;
 /// Taken at once while a body is unpacked.
 const STEP_BYTES: usize = 256 << 10;
 
@@ -91,7 +93,7 @@ impl Encoding {
             Self::Gzip => &mut MultiGzDecoder::new(&body[..]),
             Self::Deflate => &mut DeflateDecoder::new(&body[..]),
         };
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity((body.len() * USUAL_RATIO).min(limit).min(STEP_BYTES));
         loop {
             if !grow(out.len() + STEP_BYTES) {
                 return Ok(Expanded::Refused);
@@ -102,6 +104,7 @@ impl Encoding {
                 return Err(ExpandError::TooLarge { limit });
             }
             if taken == 0 {
+                out.shrink_to_fit();
                 return Ok(Expanded::Whole(out.into()));
             }
         }

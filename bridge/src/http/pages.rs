@@ -1,6 +1,7 @@
 //! What people and their programs look at: the status page, the counters, what became of a request.
 
 use super::{Answer, Edge, text};
+use crate::backend::Stage;
 use crate::records::Outcome;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -21,7 +22,18 @@ pub(super) async fn backend_state(edge: &Edge, wait: Duration) -> String {
 
 pub(super) fn metrics(edge: &Edge) -> String {
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    let backend = edge.compiler.content().backend();
     edge.records.metrics().render(&[
+        (
+            "sent_content_bytes",
+            "Clients' content sent to the server since the start.",
+            backend.sent_bytes(Stage::Ingest),
+        ),
+        (
+            "sent_message_bytes",
+            "Directories, commands and actions sent to the server since the start.",
+            backend.sent_bytes(Stage::Upload),
+        ),
         ("running_actions", "Actions that run just now.", count(edge.compiler.running().len())),
         ("hash_keys", "Entries of the hash map.", count(edge.compiler.content().known())),
         ("held_packed_bytes", "Memory held by requests as they came.", edge.packed.in_use()),

@@ -111,33 +111,36 @@ fn push(messages: &mut Vec<(Digest, Bytes)>, bytes: Vec<u8>) -> Digest {
     digest
 }
 
+fn below<'a>(path: &'a ClientPath, root: &ClientPath) -> &'a str {
+    path.below(root).unwrap_or_default()
+}
+
 fn tree(outline: &Outline, contents: &[Digest]) -> Result<InputTree, Refusal> {
-    let layout = &outline.layout;
+    let (layout, root) = (&outline.layout, &outline.layout.root);
     let conflict = |conflict: Conflict| Refusal::never(format!("the inputs contradict each other: {conflict}"));
     let mut tree = InputTree::default();
-    let below = |path: &ClientPath| path.below(&layout.root).map(<[String]>::to_vec).unwrap_or_default();
     for tool in &layout.tools {
-        tool.located.through.iter().try_for_each(|path| tree.directory(&below(path))).map_err(conflict)?;
-        let at = below(&tool.located.path);
+        tool.located.through.iter().try_for_each(|path| tree.directory(below(path, root))).map_err(conflict)?;
+        let at = below(&tool.located.path, root);
         let put = match &tool.kind {
-            ToolKind::File { digest, executable } => tree.file(&at, *digest, *executable),
-            ToolKind::Link(target) => tree.link(&at, target.clone()),
+            ToolKind::File { digest, executable } => tree.file(at, *digest, *executable),
+            ToolKind::Link(target) => tree.link(at, target.clone()),
         };
         put.map_err(conflict)?;
     }
     let links: HashSet<&ClientPath> =
         layout.tools.iter().filter(|tool| matches!(tool.kind, ToolKind::Link(_))).map(|t| &t.located.path).collect();
     for (input, digest) in layout.inputs.iter().zip(contents) {
-        input.located.through.iter().try_for_each(|path| tree.directory(&below(path))).map_err(conflict)?;
+        input.located.through.iter().try_for_each(|path| tree.directory(below(path, root))).map_err(conflict)?;
         // A client names the compiler among its inputs, too, and there follows its links.
         if !links.contains(&input.located.path) {
-            tree.file(&below(&input.located.path), *digest, false).map_err(conflict)?;
+            tree.file(below(&input.located.path, root), *digest, false).map_err(conflict)?;
         }
     }
-    tree.directory(&below(&outline.cwd)).map_err(conflict)?;
+    tree.directory(below(&outline.cwd, root)).map_err(conflict)?;
     for output in &outline.outputs {
-        output.located.through.iter().try_for_each(|path| tree.directory(&below(path))).map_err(conflict)?;
-        tree.directory(&below(&output.located.path.parent())).map_err(conflict)?;
+        output.located.through.iter().try_for_each(|path| tree.directory(below(path, root))).map_err(conflict)?;
+        tree.directory(below(&output.located.path.parent(), root)).map_err(conflict)?;
     }
     Ok(tree)
 }
@@ -163,7 +166,7 @@ fn command(request: &ExecReq, outline: &Outline, rules: &ActionRules, dialect: D
         output_directories: old(true),
         output_paths: sorted(None),
         platform: Some(outline.platform.clone()),
-        working_directory: outline.cwd.below(&outline.layout.root).unwrap_or_default().join("/"),
+        working_directory: outline.cwd.below(&outline.layout.root).unwrap_or_default().to_owned(),
         ..Command::default()
     }
 }

@@ -6,10 +6,13 @@ use std::fmt;
 
 /// Longest path that is worked on, Linux's `PATH_MAX`.
 const MAX_BYTES: usize = 4096;
+/// Most names of one path: trees are walked by recursion.
+const MAX_NAMES: usize = 256;
 
-/// A place in the client's file system: absolute, without `.` and `..`.
+/// A place in the client's file system: absolute, without `.` and `..`. One text with a `/` before every name:
+/// a request has hundreds of them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct ClientPath(Vec<String>);
+pub struct ClientPath(String);
 
 /// Where a spelling leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +35,8 @@ pub enum PathError {
     /// It is the root itself or nothing at all.
     #[error("names no file")]
     Empty,
-    /// It holds a NUL, or is longer than any path.
-    #[error("is no path: too long, or with a NUL in it")]
+    /// It holds a NUL, or is longer or deeper than any path.
+    #[error("is no path: too long, too deep, or with a NUL in it")]
     Unusable,
 }
 
@@ -46,11 +49,6 @@ impl ClientPath {
         Ok(walk(&Self::default(), text)?.path)
     }
 
-    /// Its names, from the root.
-    pub fn names(&self) -> &[String] {
-        &self.0
-    }
-
     /// Whether it is the root.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
@@ -58,34 +56,41 @@ impl ClientPath {
 
     /// The directory that holds it; the root's is the root.
     pub fn parent(&self) -> Self {
-        Self(self.0[..self.0.len().saturating_sub(1)].to_vec())
+        Self(self.0[..self.0.rfind('/').unwrap_or(0)].to_owned())
     }
 
-    /// Its names from `root` on, if it lies there.
-    pub fn below(&self, root: &Self) -> Option<&[String]> {
-        self.0.strip_prefix(root.0.as_slice())
+    /// Its spelling from `root` on, if it lies there; empty for `root` itself.
+    pub fn below(&self, root: &Self) -> Option<&str> {
+        let rest = self.0.strip_prefix(root.0.as_str())?;
+        if rest.is_empty() { Some("") } else { rest.strip_prefix('/') }
     }
 
     /// The longest directory that holds both (or is one of them).
     pub fn common(&self, other: &Self) -> Self {
-        Self(self.0.iter().zip(&other.0).take_while(|(a, b)| a == b).map(|(name, _)| name.clone()).collect())
+        Self(self.0[..self.shared(other)].to_owned())
+    }
+
+    /// Where the names end that both begin with.
+    fn shared(&self, other: &Self) -> usize {
+        let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
+        let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+        let ends_name = |path: &[u8]| matches!(path.get(same), None | Some(b'/'));
+        if ends_name(a) && ends_name(b) { same } else { self.0[..same].rfind('/').unwrap_or(0) }
     }
 
     /// How a program in `directory` spells it without a leading `/`; `.` for the directory itself.
     pub fn seen_from(&self, directory: &Self) -> String {
-        let shared = self.common(directory).0.len();
-        let up = std::iter::repeat_n("..", directory.0.len() - shared);
-        let names: Vec<&str> = up.chain(self.0[shared..].iter().map(String::as_str)).collect();
+        let shared = self.shared(directory);
+        let up = directory.0[shared..].matches('/').map(|_| "..");
+        let down = self.0[shared..].split('/').filter(|name| !name.is_empty());
+        let names: Vec<&str> = up.chain(down).collect();
         if names.is_empty() { ".".to_owned() } else { names.join("/") }
     }
 }
 
 impl fmt::Display for ClientPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("/");
-        }
-        self.0.iter().try_for_each(|name| write!(f, "/{name}"))
+        f.write_str(if self.0.is_empty() { "/" } else { &self.0 })
     }
 }
 
@@ -103,22 +108,28 @@ fn walk(from: &ClientPath, text: &str) -> Result<Located, PathError> {
     if text.len() > MAX_BYTES || text.contains('\0') {
         return Err(PathError::Unusable);
     }
-    let mut names = from.0.clone();
+    let mut path = String::with_capacity(from.0.len() + text.len() + 1);
+    path.push_str(&from.0);
     let mut through = Vec::new();
     let mut descended = false;
     for name in text.split('/').filter(|name| !matches!(*name, "" | ".")) {
         if name == ".." {
             if descended {
-                through.push(ClientPath(names.clone()));
+                through.push(ClientPath(path.clone()));
             }
             descended = false;
-            names.pop().ok_or(PathError::Climbs)?;
+            path.truncate(path.rfind('/').ok_or(PathError::Climbs)?);
         } else {
-            names.push(name.to_owned());
+            path.push('/');
+            path.push_str(name);
             descended = true;
         }
     }
-    Ok(Located { path: ClientPath(names), through })
+    let deep = |path: &str| path.bytes().filter(|byte| *byte == b'/').count() > MAX_NAMES;
+    if deep(&path) || through.iter().any(|directory| deep(&directory.0)) {
+        return Err(PathError::Unusable);
+    }
+    Ok(Located { path: ClientPath(path), through })
 }
 
 #[cfg(test)]
@@ -157,6 +168,12 @@ mod tests {
         }
         assert_eq!(locate(&fake, "a\0b"), Err(PathError::Unusable));
         assert_eq!(locate(&fake, &"a/".repeat(3000)), Err(PathError::Unusable));
+        assert_eq!(locate(&fake, &"a/".repeat(MAX_NAMES)), Err(PathError::Unusable));
+        assert_eq!(
+            locate(&fake, &format!("{}{}x", "a/".repeat(MAX_NAMES), "../".repeat(99))),
+            Err(PathError::Unusable)
+        );
+        assert!(locate(&fake, &"a/".repeat(MAX_NAMES - 6)).is_ok());
         assert_eq!(ClientPath::absolute("a/b"), Err(PathError::NotAbsolute));
     }
 
@@ -172,7 +189,18 @@ mod tests {
         ] {
             assert_eq!(path(place).seen_from(&cwd), expected);
         }
-        assert_eq!(path("/a/b/c").common(&path("/a/x")).to_string(), "/a");
+        for (one, other, expected) in [
+            ("/a/b/c", "/a/x", "/a"),
+            ("/ab", "/a", "/"),
+            ("/a", "/a/b", "/a"),
+            ("/a/bc", "/a/b", "/a"),
+            ("/a", "/a", "/a"),
+        ] {
+            assert_eq!(path(one).common(&path(other)).to_string(), expected);
+            assert_eq!(path(other).common(&path(one)).to_string(), expected);
+        }
         assert_eq!(path("/ab").below(&path("/a")), None);
+        assert_eq!(path("/a/b/c").below(&path("/a")), Some("b/c"));
+        assert_eq!((path("/a").below(&path("/a")), path("/a").below(&path("/"))), (Some(""), Some("a")));
     }
 }

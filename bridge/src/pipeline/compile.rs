@@ -110,7 +110,8 @@ impl Compiler {
 
     async fn serve(&self, job: &Job<'_>, trace: &mut Trace) -> Result<ExecResp, Refusal> {
         let policy = job.request.cache_policy();
-        if policy != CachePolicy::StoreOnly {
+        let mut skip_cache = policy == CachePolicy::StoreOnly;
+        if !skip_cache {
             let cached = self.content.backend().cached_result(job.prepared.action, &job.origin);
             if let Some(result) = trace.stage(Stage::Lookup, cached).await {
                 match self.answer(job, &Ran { result, cached: true }, CacheSource::MemCache, trace).await {
@@ -118,12 +119,13 @@ impl Compiler {
                     // A result whose content is gone is no result.
                     Err(Refusal::Trouble(fault)) if matches!(fault.code, Code::NotFound | Code::DataLoss) => {
                         tracing::warn!(%fault, "the cached result is of no use; the action is run");
+                        skip_cache = true;
                     }
                     Err(refusal) => return Err(refusal),
                 }
             }
         }
-        let ran = self.run(job, policy, trace).await?;
+        let ran = self.run(job, policy, skip_cache, trace).await?;
         let source = if ran.cached { CacheSource::StorageCache } else { CacheSource::NoCache };
         let answer = self.answer(job, &ran, source, trace).await?;
         if policy == CachePolicy::LookupAndStoreSuccess && ran.result.exit_code == 0 {
@@ -195,17 +197,23 @@ impl Compiler {
         if missing.is_empty() { Ok(contents) } else { Err(Refusal::Missing(missing)) }
     }
 
-    /// Uploads what the action needs and runs it.
-    async fn run(&self, job: &Job<'_>, policy: CachePolicy, trace: &mut Trace) -> Result<Arc<Ran>, Refusal> {
+    /// Uploads what the action needs and runs it. Unless `skip_cache`, the server looks once more whether it has
+    /// the result: a run of somebody else may have ended since we did.
+    async fn run(
+        &self,
+        job: &Job<'_>,
+        policy: CachePolicy,
+        skip_cache: bool,
+        trace: &mut Trace,
+    ) -> Result<Arc<Ran>, Refusal> {
         let keep = matches!(policy, CachePolicy::LookupAndStore | CachePolicy::StoreOnly);
         let action = if keep { job.prepared.action } else { job.prepared.uncached };
         let mut runs = 1;
         loop {
             trace.stage(Stage::Upload, self.upload(job)).await?;
             let (backend, origin) = (self.content.backend().clone(), job.origin.clone());
-            // After a miss of our own the server need not look again.
-            let run = async move { backend.execute(action, true, &origin).await.map(Arc::new) };
-            let run = self.running.join(action, true, self.rules.detach, run);
+            let run = async move { backend.execute(action, skip_cache, &origin).await.map(Arc::new) };
+            let run = self.running.join(action, skip_cache, self.rules.detach, run);
             match trace.stage(Stage::Execute, run).await {
                 Ok(ran) => return Ok(ran),
                 Err(NotRun::Incomplete(fault)) if runs < MAX_RUNS => {

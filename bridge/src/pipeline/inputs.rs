@@ -134,8 +134,14 @@ fn common_root(request: &ExecReq, cwd: &ClientPath, inputs: &[Shipped], tools: &
         .collect::<Result<_, _>>()?;
     let mut root = cwd.clone();
     for located in places.chain(&outputs) {
-        let before = root.clone();
-        root = located.through.iter().fold(root.common(&located.path.parent()), |root, path| root.common(path));
+        // Most lie below what those before have in common.
+        let directories = || located.through.iter().chain([&located.path]);
+        if !root.is_root() && directories().all(|path| path.below(&root).is_some_and(|rest| !rest.is_empty())) {
+            continue;
+        }
+        let shared = root.common(&located.path.parent());
+        let shared = located.through.iter().fold(shared, |root, path| root.common(path));
+        let before = std::mem::replace(&mut root, shared);
         if root.is_root() {
             return Err(Refusal::never(format!(
                 "{} and {before} have no directory in common, and the workers are configured to know only one \

@@ -160,14 +160,19 @@ pub async fn build(
 ) -> Result<ExecResult, Fault> {
     let stage = Stage::Outputs;
     let backend = content.backend();
-    let stdout = words(backend, &result.stdout_raw, result.stdout_digest.as_ref()).await?;
-    let stderr = words(backend, &result.stderr_raw, result.stderr_digest.as_ref()).await?;
+    let words = [
+        Words::of(&result.stdout_raw, result.stdout_digest.as_ref())?,
+        Words::of(&result.stderr_raw, result.stderr_digest.as_ref())?,
+    ];
     let sizes: Vec<u64> = files.iter().map(|file| file.digest.size_bytes()).collect();
-    let left_out = left_out(&sizes, budget.saturating_sub((stdout.len() + stderr.len()) as u64));
+    let left_out = left_out(&sizes, budget.saturating_sub(words.iter().map(Words::size).sum()));
     let inline: Vec<Digest> = files.iter().zip(&left_out).filter(|(_, out)| !**out).map(|(f, _)| f.digest).collect();
     let mut contents = inlined(result, &inline);
-    let wanted: Vec<Digest> = inline.into_iter().filter(|digest| !contents.contains_key(digest)).collect();
+    let wanted = inline.into_iter().chain(words.iter().filter_map(Words::short));
+    let wanted: Vec<Digest> = wanted.filter(|digest| !contents.contains_key(digest)).collect();
     contents.extend(wanted.iter().copied().zip(backend.read_all(stage, &wanted).await?));
+    let [stdout, stderr] = words;
+    let (stdout, stderr) = (stdout.read(backend, &contents).await?, stderr.read(backend, &contents).await?);
     let mut entries = Vec::new();
     let mut output = Vec::with_capacity(files.len());
     for (file, out) in files.into_iter().zip(left_out) {
@@ -206,18 +211,49 @@ fn inlined(result: &ActionResult, wanted: &[Digest]) -> HashMap<Digest, Bytes> {
     all.collect()
 }
 
-/// A compiler's words: raw, or by digest, or none.
-async fn words(backend: &Backend, raw: &[u8], digest: Option<&motefarm_proto::reapi::Digest>) -> Result<Bytes, Fault> {
-    let digest = match digest {
-        Some(digest) if raw.is_empty() => digest_of("stdout or stderr", Some(digest))?,
-        _ => return Ok(Bytes::copy_from_slice(raw)),
-    };
-    if digest.size_bytes() <= MAX_WORDS_BYTES {
-        return backend.read(Stage::Outputs, digest).await;
+/// A compiler's words: here, or by digest, or none.
+enum Words {
+    Here(Bytes),
+    There(Digest),
+}
+
+impl Words {
+    fn of(raw: &[u8], digest: Option<&motefarm_proto::reapi::Digest>) -> Result<Self, Fault> {
+        match digest {
+            Some(digest) if raw.is_empty() => Ok(Self::There(digest_of("stdout or stderr", Some(digest))?)),
+            _ => Ok(Self::Here(Bytes::copy_from_slice(raw))),
+        }
     }
-    let start = backend.read_range(Stage::Outputs, digest, 0, MAX_WORDS_BYTES).await?;
-    let note = format!("\n[mote-bridge: the rest of {} bytes is left out]\n", digest.size_bytes());
-    Ok([&start[..], note.as_bytes()].concat().into())
+
+    /// Bytes of an answer.
+    fn size(&self) -> u64 {
+        match self {
+            Self::Here(words) => words.len() as u64,
+            Self::There(digest) => digest.size_bytes().min(MAX_WORDS_BYTES),
+        }
+    }
+
+    /// What can be read together with other blobs.
+    fn short(&self) -> Option<Digest> {
+        match self {
+            Self::There(digest) if digest.size_bytes() <= MAX_WORDS_BYTES => Some(*digest),
+            Self::There(_) | Self::Here(_) => None,
+        }
+    }
+
+    /// `contents`: what was read together.
+    async fn read(self, backend: &Backend, contents: &HashMap<Digest, Bytes>) -> Result<Bytes, Fault> {
+        let digest = match self {
+            Self::Here(words) => return Ok(words),
+            Self::There(digest) => digest,
+        };
+        if let Some(words) = contents.get(&digest) {
+            return Ok(words.clone());
+        }
+        let start = backend.read_range(Stage::Outputs, digest, 0, MAX_WORDS_BYTES).await?;
+        let note = format!("\n[mote-bridge: the rest of {} bytes is left out]\n", digest.size_bytes());
+        Ok([&start[..], note.as_bytes()].concat().into())
+    }
 }
 
 async fn reference(backend: &Backend, digest: Digest, entries: &mut Vec<(HashKey, Entry)>) -> Result<FileBlob, Fault> {

@@ -29,7 +29,9 @@ use worker::Work;
 /// What kind of server it is.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
-    /// Lowest and highest minor of API 2.
+    /// The major version of its API.
+    pub(crate) major: i32,
+    /// Lowest and highest minor of it.
     pub(crate) versions: (i32, i32),
     /// As announced, and enforced.
     pub(crate) batch_bytes: i64,
@@ -51,6 +53,7 @@ impl Rules {
     /// Buildbarn's samples: new clients only, an instance name, platforms matched exactly.
     pub(crate) fn buildbarn() -> Self {
         Self {
+            major: 2,
             versions: (3, 12),
             batch_bytes: 0,
             checks_writes: true,
@@ -77,6 +80,7 @@ impl Rules {
     /// buildbox-casd's, an old one: no stages, failures cached, old output lists.
     pub(crate) fn old() -> Self {
         Self {
+            major: 2,
             versions: (0, 0),
             batch_bytes: 4_193_280,
             checks_writes: true,
@@ -114,6 +118,8 @@ pub(crate) struct State {
     pub(crate) ran: Vec<Ran>,
     /// Most bytes of one batch message.
     pub(crate) largest_batch: usize,
+    /// Whether content is counted and thrown away.
+    pub(crate) discards: bool,
 }
 
 /// An action that ran.
@@ -141,7 +147,11 @@ pub(crate) struct FakeReapi {
 impl FakeReapi {
     /// Listens, with this worker behind it.
     pub(crate) async fn start(rules: Rules, work: Work) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), rules, work)
+    }
+
+    /// The same on a port that is known beforehand.
+    pub(crate) fn start_on(listener: TcpListener, rules: Rules, work: Work) -> Self {
         let address = listener.local_addr().unwrap();
         let fake = Self { rules, state: Arc::default(), work, gate: watch::Sender::new(true), address };
         let (cas, execution) = (CasSide(fake.clone()), ExecutionSide::new(fake.clone()));
@@ -207,7 +217,9 @@ impl FakeReapi {
         }
         let mut state = self.state();
         *state.written.entry(digest).or_default() += 1;
-        state.blobs.insert(digest, content);
+        if !state.discards {
+            state.blobs.insert(digest, content);
+        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "also the helpers of tests are tests")]
 
 mod backends;
+mod bytes;
 mod calls;
 mod compile;
 mod fake_reapi;
@@ -11,6 +12,7 @@ mod fake_reapi;
 #[allow(dead_code, unreachable_pub, reason = "it is a library there, and each suite uses some of it")]
 mod goma_client;
 mod harness;
+mod hostile;
 mod program;
 mod real_casd;
 mod real_compiler;

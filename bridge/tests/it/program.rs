@@ -2,10 +2,14 @@
 
 use crate::fake_reapi::{FakeReapi, Rules};
 use crate::goma_client::Client;
+use crate::goma_client::blob::Blob;
+use crate::goma_client::wire::{Fields, Message};
 use crate::harness::{Project, apart, lists_files};
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Barrier};
 
 fn program() -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_mote-bridge"));
@@ -95,6 +99,54 @@ async fn a_compile_survives_the_death_of_the_bridge_and_can_be_explained() {
     })
     .await;
     assert_eq!(fake.state().ran.len(), 1);
+}
+
+/// What an operator is promised of memory, in the whole program and its allocator.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_large_requests_at_once_stay_within_memory() {
+    const REQUESTS: u8 = 64;
+    const CHUNKS: u8 = 4;
+    const CHUNK_BYTES: usize = 2 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeReapi::start(Rules::nativelink(), lists_files()).await;
+    fake.state().discards = true;
+    let (data_dir, backend) = (dir.path().join("data"), fake.url());
+    let peak = apart(move || {
+        let serving = Serving::start(&data_dir, &backend);
+        let begin = Arc::new(Barrier::new(usize::from(REQUESTS)));
+        let requests: Vec<_> = (0..REQUESTS)
+            .map(|n| {
+                let (address, begin) = (serving.address.clone(), begin.clone());
+                std::thread::spawn(move || {
+                    let chunk = |offset: u8| Blob {
+                        kind: 3,
+                        offset: Some(i64::from(offset) * CHUNK_BYTES as i64),
+                        content: Some(vec![n * CHUNKS + offset; CHUNK_BYTES]),
+                        size: CHUNK_BYTES as i64,
+                        keys: vec![],
+                    };
+                    let body = Message::default().all(1, (0..CHUNKS).map(|offset| chunk(offset).encode())).0;
+                    begin.wait();
+                    let mut stream = TcpStream::connect(address).unwrap();
+                    let head = "POST /cxx-compiler-service/s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+                    write!(stream, "{head}Content-Length: {}\r\n\r\n", body.len()).unwrap();
+                    stream.write_all(&body).unwrap();
+                    let mut answer = Vec::new();
+                    stream.read_to_end(&mut answer).unwrap();
+                    let at = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+                    let keys = Fields::read(&answer[at..]).unwrap().texts(1);
+                    assert!(keys.len() == usize::from(CHUNKS) && keys.iter().all(|key| key.len() == 64), "{keys:?}");
+                })
+            })
+            .collect();
+        requests.into_iter().for_each(|request| request.join().unwrap());
+        let status = std::fs::read_to_string(format!("/proc/{}/status", serving.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() / 1024
+    })
+    .await;
+    assert_eq!(fake.state().written.len(), usize::from(REQUESTS) * usize::from(CHUNKS));
+    assert!(peak < 150, "{peak} MiB were resident");
 }
 
 #[test]

@@ -141,7 +141,7 @@ impl Capabilities for ExecutionSide {
         request: Request<GetCapabilitiesRequest>,
     ) -> Result<Response<ServerCapabilities>, Status> {
         self.fake.called("capabilities", &request.get_ref().instance_name)?;
-        let version = |minor| Some(SemVer { major: 2, minor, ..SemVer::default() });
+        let version = |minor| Some(SemVer { major: self.fake.rules.major, minor, ..SemVer::default() });
         Ok(Response::new(ServerCapabilities {
             cache_capabilities: Some(CacheCapabilities {
                 digest_functions: vec![1],
