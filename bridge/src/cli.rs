@@ -28,8 +28,8 @@ pub enum Command {
     ///
     /// Example: eval "$(mote-bridge env)"
     Env(Env),
-    /// Look for what stands between a Goma client and its server: in this environment, and by asking the
-    /// server as the client would. Exits 1 if something is wrong.
+    /// Look for what stands between a Goma client and its server: in this environment, on this machine, and by
+    /// compiling as the client would. Exits 1 if something is wrong.
     ///
     /// Example: mote-bridge doctor
     Doctor(Doctor),
@@ -70,6 +70,16 @@ pub struct Setup {
     /// Where the hash map and keys are kept [default: ${XDG_DATA_HOME:-~/.local/share}/mote-bridge].
     #[arg(long, value_name = "DIR", env = "MOTE_BRIDGE_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
+}
+
+impl Setup {
+    /// As it is with no word on the command line.
+    pub fn of_environment() -> anyhow::Result<Self> {
+        match Cli::try_parse_from(["mote-bridge", "check-config"])?.command {
+            Command::CheckConfig(setup) => Ok(setup),
+            other => anyhow::bail!("check-config was read as {other:?}"),
+        }
+    }
 }
 
 /// `env`.
@@ -116,6 +126,15 @@ pub struct Doctor {
     /// As JSON: a list of what was found, each with an id that stays.
     #[arg(long)]
     pub json: bool,
+    /// The compiler to try [default: cc, gcc or clang on the PATH].
+    #[arg(long, value_name = "FILE")]
+    pub compiler: Option<PathBuf>,
+    /// Longest wait for one answer to the compile.
+    #[arg(long, value_name = "DURATION", default_value = "120s")]
+    pub patience: humantime::Duration,
+    /// Whose words the lines that mend something are in [default: by $SHELL].
+    #[arg(long, value_enum)]
+    pub shell: Option<Shell>,
 }
 
 /// `explain`.

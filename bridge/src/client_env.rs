@@ -17,6 +17,17 @@ pub enum Shell {
     Powershell,
 }
 
+impl Shell {
+    /// By the path of a login shell.
+    pub fn named(path: &str) -> Self {
+        match Path::new(path).file_name().and_then(|name| name.to_str()) {
+            Some("fish") => Self::Fish,
+            Some("pwsh") => Self::Powershell,
+            _ => Self::Bash,
+        }
+    }
+}
+
 /// What the variables say.
 #[derive(Debug, Clone)]
 pub struct ClientEnv {

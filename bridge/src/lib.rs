@@ -23,6 +23,7 @@ pub mod explain;
 pub mod file_blob;
 pub mod hash_map;
 pub mod http;
+pub mod local_file;
 pub mod metrics;
 pub mod pipeline;
 pub mod records;

@@ -5,11 +5,12 @@ use crate::admission::Pool;
 use crate::backend::{Address, Backend};
 use crate::caller::Caller;
 use crate::cli::{Cli, Command, Doctor, Setup, Way};
-use crate::client_env::{self, ClientEnv};
+use crate::client_env::{self, ClientEnv, Shell};
 use crate::config::{Config, File, Overrides, Server};
 use crate::content::Content;
-use crate::doctor::environment::Facts;
-use crate::doctor::{Severity, describe, probe};
+use crate::doctor::catalogue::Kind;
+use crate::doctor::examine::{Options, examine};
+use crate::doctor::variables::Variables;
 use crate::hash_map::HashMap;
 use crate::http::Edge;
 use crate::pipeline::compile::Compiler;
@@ -130,14 +131,17 @@ async fn caller(way: &Way) -> anyhow::Result<Caller> {
 async fn doctor(asked: &Doctor) -> anyhow::Result<bool> {
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let variables = variables.collect();
-    let read = |path: &Path| std::fs::read(path);
-    let facts = Facts { variables: &variables, read: &read, uid: rustix::process::getuid().as_raw() };
-    let mut findings = facts.findings();
-    let ca_pem = variables.get("GOMA_SSL_EXTRA_CERT").and_then(|path| std::fs::read_to_string(path).ok());
-    findings.extend(probe::ping(&facts.server(), ca_pem.as_deref()).await);
-    say(&if asked.json { serde_json::to_string(&findings)? } else { describe(&findings).trim_end().to_owned() })?;
-    Ok(findings.iter().any(|finding| finding.severity == Severity::Wrong))
+    let variables: Variables = variables.collect();
+    let options = Options { compiler: asked.compiler.clone(), patience: asked.patience.into() };
+    let mut report = examine(&variables, &options).await;
+    if variables.first(&["MOTE_BRIDGE_CONFIG", "MOTE_BRIDGE_BACKEND"]).is_some()
+        && let Err(error) = Setup::of_environment().and_then(|setup| resolve(&setup))
+    {
+        report.found(Kind::BridgeConfig, format!("{error:#}"), "mote-bridge check-config");
+    }
+    report.arrange(asked.shell.unwrap_or_else(|| Shell::named(variables.text("SHELL").unwrap_or_default())));
+    say(&if asked.json { serde_json::to_string(&report.findings)? } else { report.describe().trim_end().to_owned() })?;
+    Ok(report.is_bad())
 }
 
 fn resolve(setup: &Setup) -> anyhow::Result<Config> {

@@ -3,14 +3,13 @@
 
 use crate::caller::Caller;
 use crate::config::DEFAULT_PREFIX;
-use crate::file_blob::{Blob, CHUNK_BYTES, key_of_chunk};
+use crate::file_blob::Blob;
+use crate::local_file::FileBlobs;
 use anyhow::Context as _;
-use bytes::Bytes;
 use http::Method;
 use motefarm_proto::goma::{FileBlob, StoreFileReq, StoreFileResp};
 use prost::Message as _;
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Content of one call, before the last blob.
@@ -71,36 +70,18 @@ pub async fn seed(caller: Caller, dir: &Path) -> anyhow::Result<Seeded> {
 impl Batch {
     /// One file. The inner error is the file's, the outer one the bridge's.
     async fn file(&mut self, path: &Path) -> anyhow::Result<std::io::Result<()>> {
-        let mut file = match File::open(path) {
-            Ok(file) => file,
+        let mut blobs = match FileBlobs::open(path) {
+            Ok(blobs) => blobs,
             Err(error) => return Ok(Err(error)),
         };
-        let (mut size, mut chunks) = (0, Vec::new());
-        loop {
-            let mut piece = Vec::new();
-            if let Err(error) = (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut piece) {
-                return Ok(Err(error));
-            }
-            let content = Bytes::from(piece);
-            let (offset, is_last) = (size, content.len() < CHUNK_BYTES);
-            size += content.len() as u64;
-            // A file of one chunk exactly shows itself only by what follows.
-            let is_whole = offset == 0 && (is_last || size == file.metadata().map_or(0, |meta| meta.len()));
-            if is_whole {
-                self.add(path, Blob::File(content)).await?;
-                break;
-            }
-            if !content.is_empty() {
-                chunks.push(key_of_chunk(offset, &content));
-                self.add(path, Blob::Chunk { offset, content }).await?;
-            }
-            if is_last {
-                self.add(path, Blob::Meta { size, chunks }).await?;
-                break;
+        while let Some(blob) = blobs.next() {
+            match blob {
+                Ok(blob) => self.add(path, blob).await?,
+                Err(error) => return Ok(Err(error)),
             }
         }
         self.seeded.files += 1;
-        self.seeded.bytes += size;
+        self.seeded.bytes += blobs.bytes();
         Ok(Ok(()))
     }
 

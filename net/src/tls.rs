@@ -16,7 +16,7 @@ mod trust;
 pub use faces::OperatorCertificate;
 pub use problem::PeerProblem;
 pub use rustls::ClientConfig;
-pub use trust::{client_config, client_config_pinned, client_config_system, presented_ca};
+pub use trust::{client_config, client_config_pinned, client_config_system, client_config_system_and, presented_ca};
 
 use crate::private_file;
 use base64::Engine as _;

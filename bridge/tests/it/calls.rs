@@ -4,8 +4,6 @@ use crate::fake_reapi::{FakeReapi, Rules};
 use crate::goma_client::http::HttpError;
 use crate::harness::{Bridge, Project, apart, lists_files};
 use motefarm_bridge::caller::Caller;
-use motefarm_bridge::doctor::environment::Server;
-use motefarm_bridge::doctor::probe;
 use motefarm_net::dial::Target;
 use motefarm_net::tls::client_config;
 use std::sync::Arc;
@@ -218,29 +216,4 @@ async fn a_bridge_that_stops_says_so_on_every_connection_first() {
     }
     let last = exchange(&mut stream, ping).await;
     assert!(last.starts_with("HTTP/1.1 200 OK") && last.contains("\r\nconnection: close\r\n"), "{last}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_doctor_asks_as_a_client_would() {
-    let (_dir, bridge) = start("").await;
-    let server = |prefix: &str, tls: bool| Server {
-        host: "127.0.0.1".to_owned(),
-        port: bridge.address.port(),
-        tls,
-        prefix: prefix.to_owned(),
-        authorization: None,
-    };
-    let ids = async |server: Server, ca_pem: Option<&str>| {
-        probe::ping(&server, ca_pem).await.into_iter().map(|finding| finding.id).collect::<Vec<_>>()
-    };
-    let usual = "/cxx-compiler-service";
-    assert_eq!(ids(server(usual, false), None).await, Vec::<&str>::new());
-    assert_eq!(ids(server(usual, true), Some(&bridge.ca_pem)).await, Vec::<&str>::new());
-    let other = tempfile::tempdir().unwrap();
-    let stranger = motefarm_net::tls::Authority::load_or_create(other.path()).unwrap();
-    assert_eq!(ids(server(usual, true), Some(stranger.ca_pem())).await, ["no-tls"]);
-    assert_eq!(ids(server("/other", false), None).await, ["wrong-path"]);
-    assert_eq!(ids(server(":5050/x", false), None).await, ["bad-status"]);
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    assert_eq!(ids(Server { port: nobody, ..server(usual, false) }, None).await, ["no-listener"]);
 }

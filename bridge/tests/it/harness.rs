@@ -150,6 +150,35 @@ pub(crate) fn lists_files() -> Work {
     }))
 }
 
+/// This machine's own compilers, in a directory that holds the input root but for what is the system's.
+pub(crate) fn compiles_here() -> Work {
+    compiles_by(|job, _| job.command.arguments.clone())
+}
+
+/// The same with another command; it is told the job and where it runs.
+pub(crate) fn compiles_by(command: impl Fn(&Job, &Path) -> Vec<String> + Send + Sync + 'static) -> Work {
+    Work::Function(Arc::new(move |job: &Job| {
+        let root = tempfile::tempdir().unwrap();
+        for (path, (content, _)) in job.files.iter().filter(|(path, _)| !path.starts_with("usr/")) {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        let cwd = root.path().join(&job.command.working_directory);
+        let arguments = command(job, &cwd);
+        let ran = std::process::Command::new(&arguments[0]).args(&arguments[1..]).current_dir(&cwd).output().unwrap();
+        let outputs =
+            job.outputs.iter().filter_map(|name| Some((name.clone(), (fs::read(cwd.join(name)).ok()?, false))));
+        Done {
+            exit_code: ran.status.code().unwrap_or(137),
+            stdout: ran.stdout,
+            stderr: ran.stderr,
+            outputs: outputs.collect(),
+            ..Done::default()
+        }
+    }))
+}
+
 /// A compiler that leaves exactly these.
 pub(crate) fn leaves(outputs: &[(&str, Vec<u8>)]) -> Work {
     let outputs: Vec<(String, Vec<u8>)> =

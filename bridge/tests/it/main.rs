@@ -6,6 +6,7 @@ mod backends;
 mod bytes;
 mod calls;
 mod compile;
+mod doctor;
 mod fake_reapi;
 // The client of the end-to-end suite, which knows nothing of the bridge's code.
 #[path = "../../../tests/src/goma_client.rs"]

@@ -20,9 +20,18 @@ pub fn client_config(ca_pem: &str) -> Result<ClientConfig, TlsError> {
 
 /// A caller's side that trusts what this system trusts, if the certificate is for the dialled name.
 pub fn client_config_system() -> Result<ClientConfig, TlsError> {
+    client_config_system_and(None)
+}
+
+/// The same, and what this CA vouches for. Unlike [`client_config`] it knows no role: as other people's
+/// clients, it believes no certificate that is not for the dialled name.
+pub fn client_config_system_and(ca_pem: Option<&str>) -> Result<ClientConfig, TlsError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
+    if let Some(pem) = ca_pem {
+        roots.add(parse_ca(pem)?.into_owned())?;
+    }
     if roots.is_empty() {
         let why = found.errors.first().map_or("there are none".to_owned(), ToString::to_string);
         return Err(TlsError::SystemRoots(why));
