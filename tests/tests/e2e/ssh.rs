@@ -8,7 +8,7 @@ mod hostile;
 mod rights;
 mod shell;
 
-use crate::farm;
+use crate::{farm, seconds};
 use motefarm_tests::{Mote, TestFarm, wait};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
