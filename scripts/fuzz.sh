@@ -12,7 +12,8 @@ cd "$(dirname "$0")/../fuzz"
 seconds=${1:-60}
 shift || true
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(tar_in tree ls exec_request reapi_calls reapi_write reapi_action)
+[ ${#targets[@]} -gt 0 ] || targets=(tar_in tree ls exec_request reapi_calls reapi_write reapi_action
+  goma_request goma_result goma_hash_map)
 
 if ! cargo fuzz --version >/dev/null 2>&1; then
   echo 'fuzz: SKIPPED: cargo-fuzz is not installed (cargo install cargo-fuzz)'

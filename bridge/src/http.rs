@@ -13,7 +13,7 @@ use crate::admission::Pool;
 use crate::backend::Stage;
 use crate::file_blob::{self, HashKey};
 use crate::pipeline::compile::Compiler;
-use crate::pipeline::decode;
+use crate::pipeline::{decode, weight};
 use crate::records::Records;
 use body::{BodyError, Unpacked};
 use bytes::Bytes;
@@ -127,7 +127,12 @@ impl Edge {
             }
             Call::Exec | Call::Store | Call::Lookup => {
                 let answer_by = Encoding::for_answer(header(request.headers(), ACCEPT_ENCODING));
-                match body::read(self, request).await {
+                let shape = match call {
+                    Call::Exec => &weight::EXEC,
+                    Call::Store => &weight::STORE,
+                    _ => &weight::LOOKUP,
+                };
+                match body::read(self, request, shape).await {
                     Ok(body) => self.message(call, body, &caller, answer_by).await,
                     Err(error) => body_refused(&error),
                 }
@@ -278,7 +283,9 @@ fn bad(problem: &str) -> Answer {
 fn body_refused(error: &BodyError) -> Answer {
     tracing::warn!(%error, "a request was not taken");
     let status = match error {
-        BodyError::Encoding(_) | BodyError::Expand(_) | BodyError::TooLarge { .. } => StatusCode::BAD_REQUEST,
+        BodyError::Encoding(_) | BodyError::Expand(_) | BodyError::TooLarge { .. } | BodyError::TooHeavy => {
+            StatusCode::BAD_REQUEST
+        }
         BodyError::Broken(_) | BodyError::Slow | BodyError::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     text(status, &format!("mote-bridge: {error}\n"))

@@ -21,6 +21,8 @@ pub mod content;
 pub mod doctor;
 pub mod explain;
 pub mod file_blob;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hash_map;
 pub mod http;
 pub mod local_file;

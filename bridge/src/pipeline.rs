@@ -15,3 +15,4 @@ pub mod refusal;
 pub mod response;
 pub mod running;
 pub mod toolchain;
+pub mod weight;

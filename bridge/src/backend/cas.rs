@@ -148,9 +148,10 @@ impl Backend {
         let mut found: HashMap<Digest, Bytes> = HashMap::from([(Digest::EMPTY, Bytes::new())]);
         let mut batch: Vec<Digest> = Vec::new();
         let mut batch_bytes = 0;
+        let mut seen = HashSet::from([Digest::EMPTY]);
         for digest in digests {
             let bytes = digest.size_bytes() + BLOB_OVERHEAD_BYTES;
-            if found.contains_key(digest) || batch.contains(digest) {
+            if !seen.insert(*digest) {
                 continue;
             }
             if bytes + BLOB_OVERHEAD_BYTES > limit {

@@ -88,6 +88,19 @@ pub(super) fn decode(body: &[u8]) -> Option<(HashKey, Entry)> {
     Some((HashKey::from_bytes(*key), entry))
 }
 
+/// Puts the checksum of every record right, so that a fuzzer's are read; gives their keys.
+pub(super) fn mend(mut log: &mut [u8]) -> Vec<HashKey> {
+    let mut keys = Vec::new();
+    while let Some(len) = body_len(log).filter(|len| log.len() >= HEAD_BYTES + len) {
+        let (record, rest) = log.split_at_mut((HEAD_BYTES + len).next_multiple_of(8).min(log.len()));
+        let (head, body) = record.split_at_mut(HEAD_BYTES);
+        head[4..].copy_from_slice(&checksum(&body[..len]).to_le_bytes());
+        keys.extend(body[..len].first_chunk::<32>().map(|key| HashKey::from_bytes(*key)));
+        log = rest;
+    }
+    keys
+}
+
 /// FNV-1a over words: finds torn and zeroed records, which is all that happens to a log.
 fn checksum(body: &[u8]) -> u32 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;

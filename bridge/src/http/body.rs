@@ -4,6 +4,7 @@ use super::Edge;
 use super::encoding::{Encoding, ExpandError, Expanded, USUAL_RATIO};
 use super::header;
 use crate::admission::Held;
+use crate::pipeline::weight::{MAX_FIELDS, Shape};
 use bytes::{Bytes, BytesMut};
 use http::Request;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
@@ -36,12 +37,19 @@ pub(super) enum BodyError {
     Broken(#[from] hyper::Error),
     #[error("the request stood still for {} s", PIECE_TIMEOUT.as_secs())]
     Slow,
+    #[error("the request has more than {MAX_FIELDS} fields")]
+    TooHeavy,
     #[error("unpacking was stopped: {0}")]
     Stopped(#[from] tokio::task::JoinError),
 }
 
-/// Reads a whole body. Cancellation safe.
-pub(super) async fn read(edge: &Edge, request: Request<Incoming>) -> Result<Unpacked, BodyError> {
+/// Reads a whole body, which shall be a message of this shape. What is held is for the message as it will be
+/// decoded. Cancellation safe.
+pub(super) async fn read(
+    edge: &Edge,
+    request: Request<Incoming>,
+    shape: &'static Shape,
+) -> Result<Unpacked, BodyError> {
     let limit = edge.request_bytes;
     let name = header(request.headers(), CONTENT_ENCODING);
     let encoding =
@@ -57,10 +65,11 @@ pub(super) async fn read(edge: &Edge, request: Request<Incoming>) -> Result<Unpa
     edge.records.metrics().received_bytes.fetch_add(packed.len() as u64, Ordering::Relaxed);
     let unpacked = match encoding {
         Encoding::Identity => {
-            let held = edge.unpacked.hold(packed.len() as u64).await;
+            let weight = shape.weigh(&packed).ok_or(BodyError::TooHeavy)?;
+            let held = edge.unpacked.hold(packed.len() as u64 + weight).await;
             Unpacked { bytes: packed, held }
         }
-        _ => unpack(edge, encoding, packed, limit).await?,
+        _ => unpack(edge, encoding, packed, limit, shape).await?,
     };
     drop(packed_held);
     edge.records.metrics().unpacked_bytes.fetch_add(unpacked.bytes.len() as u64, Ordering::Relaxed);
@@ -89,20 +98,29 @@ async fn receive(mut body: Incoming, limit: usize, announced: usize) -> Result<B
 
 /// With what such a body usually needs; if it needs more and there is no more just now, all of it again with
 /// as much as it may ever need. Nothing of the pool is held while waiting for more of it.
-async fn unpack(edge: &Edge, encoding: Encoding, packed: Bytes, limit: usize) -> Result<Unpacked, BodyError> {
+async fn unpack(
+    edge: &Edge,
+    encoding: Encoding,
+    packed: Bytes,
+    limit: usize,
+    shape: &'static Shape,
+) -> Result<Unpacked, BodyError> {
     let usual = ((packed.len() * USUAL_RATIO) as u64).min(limit as u64);
     for bytes in [usual, limit as u64] {
         let mut held = edge.unpacked.hold(bytes).await;
         let (pool, body) = (edge.unpacked.clone(), packed.clone());
         let apart = body.len() >= APART_BYTES;
         let work = move || {
-            let expanded =
-                encoding.expand(body, limit, |size| pool.try_grow(&mut held, (size as u64).min(limit as u64)));
-            (expanded, held)
+            let mut grow = |size: u64| pool.try_grow(&mut held, size.min(limit as u64));
+            let Expanded::Whole(bytes) = encoding.expand(body, limit, |size| grow(size as u64))? else {
+                return Ok(None);
+            };
+            let weight = shape.weigh(&bytes).ok_or(BodyError::TooHeavy)?;
+            Ok(grow(bytes.len() as u64 + weight).then_some(Unpacked { bytes, held }))
         };
-        let (expanded, held) = if apart { tokio::task::spawn_blocking(work).await? } else { work() };
-        if let Expanded::Whole(bytes) = expanded? {
-            return Ok(Unpacked { bytes, held });
+        let unpacked: Result<_, BodyError> = if apart { tokio::task::spawn_blocking(work).await? } else { work() };
+        if let Some(unpacked) = unpacked? {
+            return Ok(unpacked);
         }
     }
     Err(ExpandError::TooLarge { limit }.into())

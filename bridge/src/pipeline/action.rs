@@ -2,7 +2,7 @@
 //! messages are the matter.
 
 use super::client_path::ClientPath;
-use super::input_tree::{Conflict, InputTree};
+use super::input_tree::InputTree;
 use super::inputs::{InputRules, Layout, Root};
 use super::outputs::{self, Expected};
 use super::platform::PlatformRules;
@@ -86,7 +86,9 @@ pub fn prepare(
     rules: &ActionRules,
     dialect: Dialect,
 ) -> Result<Prepared, Refusal> {
-    let (input_root, mut messages) = tree(outline, contents)?.encode().map_err(|e| Refusal::never(e.to_string()))?;
+    let outputs: Vec<ClientPath> = outline.outputs.iter().map(|output| output.located.path.parent()).collect();
+    let tree = tree(outline, contents, &outputs).encode();
+    let (input_root, mut messages) = tree.map_err(|error| Refusal::never(error.to_string()))?;
     let command = command(request, outline, rules, dialect);
     let command = push(&mut messages, command.encode_to_vec());
     let cached = Action {
@@ -115,34 +117,34 @@ fn below<'a>(path: &'a ClientPath, root: &ClientPath) -> &'a str {
     path.below(root).unwrap_or_default()
 }
 
-fn tree(outline: &Outline, contents: &[Digest]) -> Result<InputTree, Refusal> {
+fn tree<'a>(outline: &'a Outline, contents: &[Digest], outputs: &'a [ClientPath]) -> InputTree<'a> {
     let (layout, root) = (&outline.layout, &outline.layout.root);
-    let conflict = |conflict: Conflict| Refusal::never(format!("the inputs contradict each other: {conflict}"));
     let mut tree = InputTree::default();
     for tool in &layout.tools {
-        tool.located.through.iter().try_for_each(|path| tree.directory(below(path, root))).map_err(conflict)?;
+        tool.located.through.iter().for_each(|path| tree.directory(below(path, root)));
         let at = below(&tool.located.path, root);
-        let put = match &tool.kind {
+        match &tool.kind {
             ToolKind::File { digest, executable } => tree.file(at, *digest, *executable),
-            ToolKind::Link(target) => tree.link(at, target.clone()),
-        };
-        put.map_err(conflict)?;
+            ToolKind::Link(target) => tree.link(at, target),
+        }
     }
     let links: HashSet<&ClientPath> =
         layout.tools.iter().filter(|tool| matches!(tool.kind, ToolKind::Link(_))).map(|t| &t.located.path).collect();
     for (input, digest) in layout.inputs.iter().zip(contents) {
-        input.located.through.iter().try_for_each(|path| tree.directory(below(path, root))).map_err(conflict)?;
+        input.located.through.iter().for_each(|path| tree.directory(below(path, root)));
         // A client names the compiler among its inputs, too, and there follows its links.
         if !links.contains(&input.located.path) {
-            tree.file(below(&input.located.path, root), *digest, false).map_err(conflict)?;
+            tree.file(below(&input.located.path, root), *digest, false);
         }
     }
-    tree.directory(below(&outline.cwd, root)).map_err(conflict)?;
-    for output in &outline.outputs {
-        output.located.through.iter().try_for_each(|path| tree.directory(below(path, root))).map_err(conflict)?;
-        tree.directory(below(&output.located.path.parent(), root)).map_err(conflict)?;
-    }
-    Ok(tree)
+    outline
+        .outputs
+        .iter()
+        .flat_map(|output| &output.located.through)
+        .chain(outputs)
+        .chain([&outline.cwd])
+        .for_each(|path| tree.directory(below(path, root)));
+    tree
 }
 
 #[expect(

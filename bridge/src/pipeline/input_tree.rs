@@ -1,24 +1,25 @@
 //! The input root of an action: files, links and directories by place, encoded as canonical `Directory`
 //! messages. Pure.
+//!
+//! A list that is sorted once, not a tree of maps: a request has hundreds of places, and most of its processor
+//! time would go into making and freeing the maps.
 
 use bytes::Bytes;
 use motefarm_cas::tree::{
     self, DEFAULT_DIRECTORY_MODE, DEFAULT_FILE_MODE, EXECUTABLE_FILE_MODE, Entry, EntryKind, TreeError,
 };
 use motefarm_core::Digest;
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 
-/// See the module.
+/// See the module. Places are names with a `/` between them, from the input root; empty for the root itself.
 #[derive(Debug, Default)]
-pub struct InputTree(Directory);
+pub struct InputTree<'a>(Vec<(&'a str, Node<'a>)>);
 
-type Directory = BTreeMap<String, Node>;
-
-#[derive(Debug)]
-enum Node {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Node<'a> {
     File { digest: Digest, executable: bool },
-    Link(String),
-    Directory(Directory),
+    Link(&'a str),
+    Directory,
 }
 
 /// Two things that can not both be at one place.
@@ -33,104 +34,108 @@ pub struct Conflict {
     pub other: String,
 }
 
-impl Node {
+/// Why places are no tree.
+#[derive(Debug, thiserror::Error)]
+pub enum InputTreeError {
+    /// They contradict each other.
+    #[error("the inputs contradict each other: {0}")]
+    Conflict(#[from] Conflict),
+    /// A directory can not be said as a message.
+    #[error(transparent)]
+    Message(#[from] TreeError),
+}
+
+impl Node<'_> {
     fn word(&self) -> String {
         match self {
             Self::File { digest, .. } => format!("a file of digest {digest}"),
             Self::Link(target) => format!("a link to {target}"),
-            Self::Directory(_) => "a directory".to_owned(),
+            Self::Directory => "a directory".to_owned(),
+        }
+    }
+
+    /// What is there if both are. The same content twice is one file, executable if it is so once.
+    fn and(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (Self::File { digest, executable }, Self::File { digest: same, executable: also }) if digest == same => {
+                Some(Self::File { digest, executable: executable || also })
+            }
+            (one, other) => (one == other).then_some(one),
         }
     }
 }
 
-/// What is wanted at a path that is the root's own.
-fn at_root(node: &Node) -> Conflict {
-    let root = Node::Directory(Directory::new());
-    Conflict { path: ".".to_owned(), one: root.word(), other: node.word() }
-}
-
-impl InputTree {
-    /// Puts a file. The same content twice is one file, executable if it is so once.
-    pub fn file(&mut self, at: &str, digest: Digest, executable: bool) -> Result<(), Conflict> {
-        self.put(at, Node::File { digest, executable })
+impl<'a> InputTree<'a> {
+    /// Puts a file.
+    pub fn file(&mut self, at: &'a str, digest: Digest, executable: bool) {
+        self.0.push((at, Node::File { digest, executable }));
     }
 
     /// Puts a link, whose target is not looked at.
-    pub fn link(&mut self, at: &str, target: String) -> Result<(), Conflict> {
-        self.put(at, Node::Link(target))
+    pub fn link(&mut self, at: &'a str, target: &'a str) {
+        self.0.push((at, Node::Link(target)));
     }
 
-    /// Puts a directory, if it is not there.
-    pub fn directory(&mut self, at: &str) -> Result<(), Conflict> {
-        if at.is_empty() {
-            return Ok(());
-        }
-        self.put(at, Node::Directory(Directory::new()))
-    }
-
-    /// `at`: names with a `/` between them, from the input root.
-    fn put(&mut self, at: &str, node: Node) -> Result<(), Conflict> {
-        if at.is_empty() {
-            return Err(at_root(&node));
-        }
-        let (parents, name) = at.rsplit_once('/').unwrap_or(("", at));
-        let (mut directory, mut end) = (&mut self.0, 0);
-        for parent in parents.split('/').filter(|parent| !parent.is_empty()) {
-            end += parent.len() + usize::from(end > 0);
-            directory = enter(directory, parent).map_err(|there| Conflict {
-                path: at[..end].to_owned(),
-                one: there.word(),
-                other: Node::Directory(Directory::new()).word(),
-            })?;
-        }
-        match (directory.get_mut(name), node) {
-            (None, node) => {
-                directory.insert(name.to_owned(), node);
-                Ok(())
-            }
-            (Some(Node::File { digest, executable }), Node::File { digest: same, executable: also })
-                if *digest == same =>
-            {
-                *executable |= also;
-                Ok(())
-            }
-            (Some(Node::Link(target)), Node::Link(same)) if *target == same => Ok(()),
-            (Some(Node::Directory(_)), Node::Directory(_)) => Ok(()),
-            (Some(there), node) => Err(Conflict { path: at.to_owned(), one: there.word(), other: node.word() }),
-        }
+    /// Puts a directory.
+    pub fn directory(&mut self, at: &'a str) {
+        self.0.push((at, Node::Directory));
     }
 
     /// The root's digest, and every directory's message.
-    pub fn encode(self) -> Result<(Digest, Vec<(Digest, Bytes)>), TreeError> {
+    pub fn encode(mut self) -> Result<(Digest, Vec<(Digest, Bytes)>), InputTreeError> {
+        // Stable: of two that contradict each other the first is named first.
+        self.0.sort_by(|(one, _), (other, _)| by_names(one, other));
         let mut messages = Vec::new();
-        let root = encode(self.0, &mut messages)?;
+        let rest = here(&self.0, "")?.1;
+        let root = encode(rest, 0, &mut messages)?;
         Ok((root, messages))
     }
 }
 
-/// The directory of this name, made if nothing has it; or what has it.
-fn enter<'a>(directory: &'a mut Directory, name: &str) -> Result<&'a mut Directory, &'a Node> {
-    // Most are there already, and then no text of the name is needed.
-    if !directory.contains_key(name) {
-        directory.insert(name.to_owned(), Node::Directory(Directory::new()));
-    }
-    match directory.get_mut(name).expect("it is there or was put there") {
-        Node::Directory(inner) => Ok(inner),
-        other => Err(other),
-    }
+/// By names: what lies in a directory comes right after it.
+fn by_names(one: &str, other: &str) -> Ordering {
+    let key = |byte: u8| if byte == b'/' { 0 } else { byte };
+    one.bytes().map(key).cmp(other.bytes().map(key))
 }
 
-fn encode(directory: Directory, messages: &mut Vec<(Digest, Bytes)>) -> Result<Digest, TreeError> {
-    let mut entries = Vec::with_capacity(directory.len());
-    for (name, node) in directory {
-        let kind = match node {
-            Node::File { digest, executable } => {
+/// What is at `path`, of nodes that are there or below it; and those below.
+fn here<'n, 'a>(
+    nodes: &'n [(&'a str, Node<'a>)],
+    path: &str,
+) -> Result<(Node<'a>, &'n [(&'a str, Node<'a>)]), Conflict> {
+    let (at, below) = nodes.split_at(nodes.iter().take_while(|(at, _)| at.len() == path.len()).count());
+    // Whatever has something below it is a directory.
+    let implied = below.first().or(if path.is_empty() { at.first() } else { None }).map(|_| Node::Directory);
+    let mut all = at.iter().map(|(_, node)| *node).chain(implied);
+    let first = all.next().unwrap_or(Node::Directory);
+    let found = all.try_fold(first, |one, other| {
+        let path = if path.is_empty() { ".".to_owned() } else { path.to_owned() };
+        one.and(other).ok_or_else(|| Conflict { path, one: one.word(), other: other.word() })
+    });
+    Ok((found?, below))
+}
+
+/// Of the directory with these nodes below it; names begin at `start`.
+fn encode(
+    mut nodes: &[(&str, Node<'_>)],
+    start: usize,
+    messages: &mut Vec<(Digest, Bytes)>,
+) -> Result<Digest, InputTreeError> {
+    let mut entries = Vec::new();
+    while let Some((first, _)) = nodes.first() {
+        let end = first[start..].find('/').map_or(first.len(), |len| start + len);
+        let path = &first[..end];
+        let inside = |at: &str| at.starts_with(path) && matches!(at.as_bytes().get(end), None | Some(b'/'));
+        let (ours, rest) = nodes.split_at(nodes.iter().take_while(|(at, _)| inside(at)).count());
+        nodes = rest;
+        let kind = match here(ours, path)? {
+            (Node::File { digest, executable }, _) => {
                 EntryKind::File { digest, mode: if executable { EXECUTABLE_FILE_MODE } else { DEFAULT_FILE_MODE } }
             }
-            Node::Link(target) => EntryKind::Symlink { target: target.into_bytes() },
-            Node::Directory(inner) => EntryKind::Directory { digest: encode(inner, messages)? },
+            (Node::Link(target), _) => EntryKind::Symlink { target: target.as_bytes().to_vec() },
+            (Node::Directory, below) => EntryKind::Directory { digest: encode(below, end + 1, messages)? },
         };
-        entries.push(Entry { name: name.into_bytes(), kind });
+        entries.push(Entry { name: path.as_bytes()[start..].to_vec(), kind });
     }
     let (digest, bytes) = tree::encode(DEFAULT_DIRECTORY_MODE, &entries)?;
     messages.push((digest, bytes));
@@ -147,12 +152,12 @@ mod tests {
     fn a_tree_is_what_was_put_whatever_the_order() {
         let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
         let mut tree = InputTree::default();
-        tree.file("src/z.h", a, false).unwrap();
-        tree.file("src/a.h", b, false).unwrap();
-        tree.file("src/a.h", b, true).unwrap();
-        tree.link("bin/cc", "../src/a.h".to_owned()).unwrap();
-        tree.directory("out/empty").unwrap();
-        tree.directory("src").unwrap();
+        tree.file("src/z.h", a, false);
+        tree.file("src/a.h", b, false);
+        tree.file("src/a.h", b, true);
+        tree.link("bin/cc", "../src/a.h");
+        tree.directory("out/empty");
+        tree.directory("src");
         let (digest, messages) = tree.encode().unwrap();
         let message = |digest: &motefarm_proto::reapi::Digest| {
             let bytes = messages.iter().find(|(known, _)| known.hash_hex() == digest.hash).unwrap();
@@ -168,23 +173,53 @@ mod tests {
         assert_eq!(message(root.directories[0].digest.as_ref().unwrap()).symlinks[0].target, "../src/a.h");
 
         let mut other = InputTree::default();
-        other.directory("out/empty").unwrap();
-        other.file("src/a.h", b, true).unwrap();
-        other.link("bin/cc", "../src/a.h".to_owned()).unwrap();
-        other.file("src/z.h", a, false).unwrap();
+        other.directory("out/empty");
+        other.file("src/a.h", b, true);
+        other.link("bin/cc", "../src/a.h");
+        other.file("src/z.h", a, false);
         assert_eq!(other.encode().unwrap().0, digest);
+    }
+
+    fn conflict(put: impl FnOnce(&mut InputTree<'_>)) -> Conflict {
+        let mut tree = InputTree::default();
+        tree.file("a/b", Digest::of(b"1"), false);
+        tree.link("l", "a");
+        put(&mut tree);
+        match tree.encode() {
+            Err(InputTreeError::Conflict(conflict)) => conflict,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn two_things_at_one_place_are_named() {
+        let two = Digest::of(b"2");
+        let twice = conflict(|tree| tree.file("a/b", two, false));
+        assert!(twice.to_string().starts_with("a/b is a file of digest"), "{twice}");
+        assert_eq!(twice.other, format!("a file of digest {two}"));
+        assert_eq!(conflict(|tree| tree.file("a/b/c", two, false)).path, "a/b");
+        assert_eq!(conflict(|tree| tree.file("l/c", two, false)).path, "l");
+        assert_eq!(conflict(|tree| tree.link("l", "b")).path, "l");
+        assert_eq!(conflict(|tree| tree.directory("a/b")).other, "a directory");
+        assert_eq!(conflict(|tree| tree.file("", Digest::EMPTY, false)).path, ".");
+    }
+
+    /// Bytes below `/` stand before it in plain order, and would tear a directory apart.
+    #[test]
+    fn names_that_begin_alike_are_not_mixed_up() {
         let mut tree = InputTree::default();
-        tree.file("a/b", Digest::of(b"1"), false).unwrap();
-        tree.link("l", "a".to_owned()).unwrap();
-        let conflict = tree.file("a/b", Digest::of(b"2"), false).unwrap_err();
-        assert!(conflict.to_string().starts_with("a/b is a file of digest"), "{conflict}");
-        assert_eq!(tree.file("a/b/c", Digest::of(b"2"), false).unwrap_err().path, "a/b");
-        assert_eq!(tree.file("l/c", Digest::of(b"2"), false).unwrap_err().path, "l");
-        assert!(tree.directory("a/b").is_err());
-        assert!(tree.file("", Digest::EMPTY, false).is_err());
+        for at in ["a/x", "a-b", "a.h", "a/y/z", "ab", "a/y.h"] {
+            tree.file(at, Digest::of(at.as_bytes()), false);
+        }
+        let (root, messages) = tree.encode().unwrap();
+        let message =
+            |digest: Digest| Message::decode(&messages.iter().find(|(d, _)| *d == digest).unwrap().1[..]).unwrap();
+        let names = |message: &Message| message.files.iter().map(|file| file.name.clone()).collect::<Vec<_>>();
+        let root = message(root);
+        assert_eq!(
+            (names(&root), root.directories.len(), messages.len()),
+            (vec!["a-b".into(), "a.h".into(), "ab".into()], 1, 3)
+        );
+        assert_eq!(InputTree::default().encode().unwrap().0, Digest::EMPTY);
     }
 }

@@ -6,6 +6,10 @@
 use super::client_path::{ClientPath, Located, locate};
 use super::refusal::Refusal;
 use motefarm_proto::goma::ExecReq;
+use std::collections::HashSet;
+
+/// Most outputs of one compile; whatever has more is none.
+const MAX_OUTPUTS: usize = 10_000;
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +33,11 @@ pub fn expected(request: &ExecReq, cwd: &ClientPath, root: &ClientPath) -> Resul
     if files.is_empty() && directories.is_empty() {
         files = from_flags(&request.arg, main.as_deref());
     }
+    if files.len() + directories.len() > MAX_OUTPUTS {
+        return Err(Refusal::never(format!("the request names more than {MAX_OUTPUTS} outputs")));
+    }
     let mut all: Vec<Expected> = Vec::with_capacity(files.len() + directories.len());
+    let mut seen = HashSet::with_capacity(all.capacity());
     let names = files.iter().map(|name| (name, false)).chain(directories.iter().map(|name| (name, true)));
     for (filename, is_directory) in names {
         let wrong = |what: String| Refusal::never(format!("output {filename:?} {what}"));
@@ -38,7 +46,7 @@ pub fn expected(request: &ExecReq, cwd: &ClientPath, root: &ClientPath) -> Resul
             return Err(wrong(format!("is outside the input root {root}")));
         }
         let path = located.path.seen_from(cwd);
-        if all.iter().any(|other| other.path == path) {
+        if !seen.insert(path.clone()) {
             continue;
         }
         let required = !is_directory

@@ -15,7 +15,7 @@ use motefarm_proto::convert::{reapi_digest, to_reapi_digest};
 use motefarm_proto::goma::{ExecResult, FileBlob, exec_result};
 use motefarm_proto::reapi::{ActionResult, Directory, OutputDirectory, Tree};
 use prost::Message as _;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tonic::Code;
 
 /// Most of a compiler's words that are passed on, each of stdout and stderr.
@@ -43,6 +43,17 @@ fn bad(message: impl Into<String>) -> Fault {
 /// The files among what an action left that were asked for, in the result's order. Reads the trees of
 /// directories.
 pub async fn files(backend: &Backend, outline: &Outline, result: &ActionResult) -> Result<Vec<OutputFile>, Refusal> {
+    let mut trees = Vec::new();
+    for directory in &result.output_directories {
+        if let Some(expected) = expected(outline, &directory.path, true) {
+            trees.push((expected.filename.as_str(), tree(backend, directory).await?));
+        }
+    }
+    named(outline, result, &trees)
+}
+
+/// The same once the trees of its directories are here, each under the client's name for it. Pure.
+pub fn named(outline: &Outline, result: &ActionResult, trees: &[(&str, Tree)]) -> Result<Vec<OutputFile>, Refusal> {
     let mut found = Vec::with_capacity(result.output_files.len());
     for file in &result.output_files {
         let Some(expected) = expected(outline, &file.path, false) else {
@@ -52,9 +63,8 @@ pub async fn files(backend: &Backend, outline: &Outline, result: &ActionResult) 
         let digest = digest_of(&file.path, file.digest.as_ref())?;
         found.push(OutputFile { filename: expected.filename.clone(), digest, executable: file.is_executable });
     }
-    for directory in &result.output_directories {
-        let Some(expected) = expected(outline, &directory.path, true) else { continue };
-        flatten(&expected.filename, &tree(backend, directory).await?, &mut found)?;
+    for (filename, tree) in trees {
+        flatten(filename, tree, &mut found)?;
     }
     #[expect(deprecated, reason = "servers before API 2.1 say it there")]
     let mut links = result.output_symlinks.iter().chain(&result.output_file_symlinks);
@@ -64,11 +74,10 @@ pub async fn files(backend: &Backend, outline: &Outline, result: &ActionResult) 
             link.path, link.target
         )));
     }
+    let left: HashSet<&str> = found.iter().map(|file| file.filename.as_str()).collect();
     if result.exit_code == 0
-        && let Some(lacking) = outline
-            .outputs
-            .iter()
-            .find(|output| output.required && !found.iter().any(|file| file.filename == output.filename))
+        && let Some(lacking) =
+            outline.outputs.iter().find(|output| output.required && !left.contains(output.filename.as_str()))
     {
         let message = format!("the compiler succeeded on the worker, but left no {}", lacking.filename);
         return Err(Fault::new(Stage::Outputs, Code::NotFound, message).into());
@@ -203,6 +212,7 @@ pub async fn build(
 
 /// Contents that came with the result, if they are what they say.
 fn inlined(result: &ActionResult, wanted: &[Digest]) -> HashMap<Digest, Bytes> {
+    let wanted: HashSet<&Digest> = wanted.iter().collect();
     let all = result.output_files.iter().filter(|file| !file.contents.is_empty()).filter_map(|file| {
         let digest = reapi_digest(file.digest.as_ref()?).ok()?;
         (wanted.contains(&digest) && Digest::of(&file.contents) == digest)

@@ -3,6 +3,7 @@
 
 use crate::fake_reapi::{FakeReapi, Rules};
 use crate::goma_client::blob::Blob;
+use crate::goma_client::http::HttpError;
 use crate::goma_client::wire::{Fields, Message};
 use crate::goma_client::{Client, Compiled, Failure, Task};
 use crate::harness::{Bridge, Project, apart, lists_files, noise};
@@ -66,6 +67,21 @@ async fn half_a_request_leaves_nothing_behind() {
     let project = Project::new(&[("a.c", b"int a;")]);
     assert_eq!(compile(bridge.client(), &project.task(&["a.c"], &["a.o"])).await.unwrap().exit_status, 0);
     assert_eq!(fake.state().ran.len(), 1);
+}
+
+/// Small when it is sent, within the bound when it is unpacked, and gigabytes if it were decoded.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_would_grow_in_memory_are_refused() {
+    let (_dir, fake, bridge) = start(Rules::nativelink(), "").await;
+    for (path, field) in
+        [("/e", &[0x53, 0x5a, 0, 0x62, 0, 0x54][..]), ("/e", &[0xb2, 2, 0]), ("/s", &[0x0a, 0]), ("/l", &[0x0a, 0])]
+    {
+        let (mut client, body) = (bridge.client(), field.repeat((40 << 20) / field.len()));
+        let answer = apart(move || client.http.call(path, &body)).await;
+        assert!(matches!(&answer, Err(HttpError::Status(400, said)) if said.contains("fields")), "{path}: {answer:?}");
+    }
+    assert_eq!((bridge.edge.packed.in_use(), bridge.edge.unpacked.in_use()), (0, 0));
+    assert!(fake.state().calls.is_empty());
 }
 
 /// Whoever never sends what is asked for is told the same again and costs the server nothing.
