@@ -64,7 +64,7 @@ pub(crate) fn task(compiler: &Path, cwd: &Path, n: usize) -> Task {
         format!("{stem}.o"),
     ];
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    let toolchain = inputs::toolchain(compiler);
+    let toolchain = inputs::toolchain(cwd, compiler);
     // The client sends the compiler's own file as one of the inputs.
     let mut inputs = inputs::read_by(&words, cwd);
     inputs.extend(toolchain.iter().filter(|tool| tool.kind.is_err()).map(|tool| tool.path.clone()));
