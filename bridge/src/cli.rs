@@ -18,6 +18,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve Goma clients.
     ///
+    /// Example: mote-bridge serve   # on this machine's farm
+    ///
     /// Example: mote-bridge serve --backend grpc://build.example:8980 --instance main --platform OSFamily=linux
     Serve(Setup),
     /// Say what would be used, and what is wrong with it. Opens no port. Exits 64 if something is wrong.
@@ -47,9 +49,15 @@ pub struct Setup {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE", env = "MOTE_BRIDGE_CONFIG")]
     pub config: Option<PathBuf>,
-    /// The REAPI server: grpc://HOST:PORT, grpcs://HOST:PORT or unix:/PATH.
+    /// The REAPI server: grpc://HOST:PORT, grpcs://HOST:PORT or unix:/PATH [default: a farm].
     #[arg(long, value_name = "URL", env = "MOTE_BRIDGE_BACKEND")]
     pub backend: Option<String>,
+    /// The farm that does the work where no --backend is named [default: MOTE_FARM, else this machine's].
+    #[arg(long, value_name = "NAME")]
+    pub farm: Option<String>,
+    /// The farm's profile, as a file.
+    #[arg(long, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
     /// Its instance name, verbatim [default: empty].
     #[arg(long, value_name = "NAME")]
     pub instance: Option<String>,

@@ -8,8 +8,11 @@ use crate::pipeline::client_path::ClientPath;
 use crate::pipeline::compile::CompileRules;
 use crate::pipeline::inputs::{InputRules, Root, SystemFiles};
 use crate::pipeline::platform::{PlatformRule, PlatformRules};
+use motefarm_core::platform::{MERGED, SYSTEM_FILES};
+use motefarm_net::profile::is_farm_name;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -90,6 +93,10 @@ pub struct File {
 pub struct BackendFile {
     /// `grpc://`, `grpcs://` or `unix:`.
     pub address: Option<String>,
+    /// Or a farm, by the name of its profile.
+    pub farm: Option<String>,
+    /// Or a farm, by its profile's file.
+    pub profile: Option<PathBuf>,
     /// REAPI's instance name, verbatim.
     pub instance: Option<String>,
     /// PEM file of the CA that vouches for it; absent: what the system trusts.
@@ -236,10 +243,43 @@ pub struct Overrides {
     pub data_dir: Option<PathBuf>,
     /// `--backend`.
     pub backend: Option<String>,
+    /// `--farm`.
+    pub farm: Option<String>,
+    /// `--profile`.
+    pub profile: Option<PathBuf>,
     /// `--instance`.
     pub instance: Option<String>,
     /// `--platform`.
     pub platform: Vec<(String, String)>,
+}
+
+/// The REAPI server that does the work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Server {
+    /// Any.
+    At {
+        /// Where it is.
+        address: Address,
+        /// See [`BackendFile`].
+        ca_file: Option<PathBuf>,
+        /// See [`BackendFile`].
+        token_file: Option<PathBuf>,
+    },
+    /// A farm of ours, by the name of its profile; `None`: the one `mote` would take.
+    Farm(Option<String>),
+    /// A farm of ours, by its profile's file.
+    FarmOf(PathBuf),
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At { address, .. } => address.fmt(f),
+            Self::Farm(None) => f.write_str("this machine's farm"),
+            Self::Farm(Some(name)) => write!(f, "the farm {name}"),
+            Self::FarmOf(profile) => write!(f, "the farm of {}", profile.display()),
+        }
+    }
 }
 
 /// The resolved configuration.
@@ -254,13 +294,9 @@ pub struct Config {
     /// For the certificate.
     pub names: Vec<String>,
     /// Who does the work.
-    pub backend: Address,
+    pub server: Server,
     /// REAPI's instance name.
     pub instance: String,
-    /// See [`BackendFile`].
-    pub backend_ca_file: Option<PathBuf>,
-    /// See [`BackendFile`].
-    pub backend_token_file: Option<PathBuf>,
     /// How compiles are made.
     pub compile: CompileRules,
     /// Who may use it.
@@ -288,11 +324,9 @@ impl File {
 
     /// Resolves file and flags.
     pub fn resolve(self, flags: Overrides, default_data_dir: PathBuf) -> Result<Config, ConfigError> {
+        let server = server(&flags, &self.backend)?;
         let listen = flags.listen.or(self.listen).unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
         motefarm_net::dial::split_address(&listen).map_err(|error| wrong("listen", error))?;
-        let backend = flags.backend.or(self.backend.address).ok_or_else(|| {
-            wrong("backend.address", "no REAPI server is named: --backend grpc://HOST:PORT, or [backend] address")
-        })?;
         let anonymous = match (self.auth.anonymous, &self.auth.token_file) {
             (Some(AnonymousWord::Anyone), _) => Anonymous::Anyone,
             (Some(AnonymousWord::OwnUser), _) => Anonymous::OwnUser,
@@ -313,7 +347,15 @@ impl File {
         if let Some(bad) = prefixes.iter().find(|p| !p.is_empty() && (!p.starts_with('/') || p.ends_with('/'))) {
             return Err(wrong("path_prefixes", format!("{bad:?} must begin, and must not end, with '/'")));
         }
-        let platforms = platforms(self.platform, &flags.platform, self.client_platform_properties);
+        let inputs = inputs(&self.inputs)?;
+        let mut properties = BTreeMap::new();
+        if matches!(server, Server::Farm(_) | Server::FarmOf(_))
+            && (inputs.root, inputs.system_files) == (Root::Filesystem, SystemFiles::Ship)
+        {
+            // Only what clients send of /usr goes before the worker's: the rest of their compilers is there.
+            properties.insert(SYSTEM_FILES.to_owned(), MERGED.to_owned());
+        }
+        let platforms = platforms(self.platform, properties, &flags.platform, self.client_platform_properties);
         let deadline = duration("limits.deadline", &self.limits.deadline)?;
         if deadline > LONGEST_DEADLINE {
             return Err(wrong("limits.deadline", "clients wait 610 s; at most 605 s leave them an answer"));
@@ -321,7 +363,7 @@ impl File {
         let timeout = self.action.timeout.as_deref().map(|text| duration("action.timeout", text)).transpose()?;
         let compile = CompileRules {
             action: ActionRules {
-                inputs: inputs(&self.inputs)?,
+                inputs,
                 platforms,
                 timeout: timeout.unwrap_or(Duration::from_secs(900)),
                 path: self.action.path.unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned()),
@@ -335,10 +377,8 @@ impl File {
             data_dir: flags.data_dir.or(self.data_dir).unwrap_or(default_data_dir),
             path_prefixes: prefixes,
             names: self.names,
-            backend: backend.parse().map_err(|problem| wrong("backend.address", format!("{backend:?}: {problem}")))?,
+            server,
             instance: flags.instance.or(self.backend.instance).unwrap_or_default(),
-            backend_ca_file: self.backend.ca_file,
-            backend_token_file: self.backend.token_file,
             compile,
             anonymous,
             token_file: self.auth.token_file,
@@ -359,7 +399,7 @@ impl Config {
             self.listen,
             self.data_dir.display(),
             self.path_prefixes,
-            self.backend,
+            self.server,
             self.instance,
             self.anonymous,
             rules.inputs.system_files,
@@ -369,15 +409,45 @@ impl Config {
     }
 }
 
-/// The file's rules, else one for Linux; flags' properties belong to every rule.
-fn platforms(file: Vec<PlatformFile>, flags: &[(String, String)], client_may_set: BTreeSet<String>) -> PlatformRules {
+/// Flags over the file, a server over a farm, and this machine's farm if nothing is named.
+fn server(flags: &Overrides, file: &BackendFile) -> Result<Server, ConfigError> {
+    let at = |text: &String| {
+        let address = text.parse().map_err(|problem| wrong("backend.address", format!("{text:?}: {problem}")))?;
+        Ok(Server::At { address, ca_file: file.ca_file.clone(), token_file: file.token_file.clone() })
+    };
+    let choose =
+        |address: &Option<String>, profile: &Option<PathBuf>, farm: &Option<String>| match (address, profile, farm) {
+            (Some(address), _, _) => Some(at(address)),
+            (None, Some(profile), _) => Some(Ok(Server::FarmOf(profile.clone()))),
+            (None, None, Some(name)) if is_farm_name(name) => Some(Ok(Server::Farm(Some(name.clone())))),
+            (None, None, Some(name)) => {
+                Some(Err(wrong("backend.farm", format!("{name:?} can not be the name of a farm"))))
+            }
+            (None, None, None) => None,
+        };
+    if let Some(chosen) = choose(&flags.backend, &flags.profile, &flags.farm) {
+        return chosen;
+    }
+    if [file.address.is_some(), file.farm.is_some(), file.profile.is_some()].iter().filter(|set| **set).count() > 1 {
+        return Err(wrong("backend", "one of address, farm and profile, not several"));
+    }
+    choose(&file.address, &file.profile, &file.farm).unwrap_or(Ok(Server::Farm(None)))
+}
+
+/// The file's rules, else one for Linux with `properties`; flags' properties belong to every rule.
+fn platforms(
+    file: Vec<PlatformFile>,
+    properties: BTreeMap<String, String>,
+    flags: &[(String, String)],
+    client_may_set: BTreeSet<String>,
+) -> PlatformRules {
     let mut rules: Vec<PlatformRule> = file
         .into_iter()
         .map(|rule| PlatformRule { dimensions: rule.dimensions, properties: rule.properties })
         .collect();
     if rules.is_empty() {
         let dimensions = ["os:linux", "os:linux-hermetic"].map(str::to_owned).into();
-        rules.push(PlatformRule { dimensions, properties: BTreeMap::new() });
+        rules.push(PlatformRule { dimensions, properties });
     }
     for rule in &mut rules {
         rule.properties.extend(flags.iter().cloned());
@@ -440,16 +510,35 @@ mod tests {
             ..Overrides::default()
         };
         let config = resolve(&format!("{BACKEND}[inputs]\nsystem_files = \"worker-provided\"\n"), flags).unwrap();
-        assert_eq!((config.backend.to_string().as_str(), config.instance.as_str()), ("grpc://other:1", "a/b"));
+        assert_eq!((config.server.to_string().as_str(), config.instance.as_str()), ("grpc://other:1", "a/b"));
         let rules = config.compile.action;
         assert_eq!(rules.inputs.system_files, SystemFiles::WorkerProvided);
         assert_eq!(rules.platforms.rules[0].properties["OSFamily"], "linux");
     }
 
     #[test]
+    fn without_a_server_it_is_a_farm_whose_workers_lay_what_is_shipped_over_their_own() {
+        let merged = |config: &Config| config.compile.action.platforms.rules[0].properties.contains_key(SYSTEM_FILES);
+        let config = resolve("", Overrides::default()).unwrap();
+        assert_eq!(config.server, Server::Farm(None));
+        assert!(merged(&config));
+        let config =
+            resolve("inputs.system_files = \"worker-provided\"\nbackend.farm = \"work\"", Overrides::default());
+        let config = config.unwrap();
+        assert_eq!(config.server, Server::Farm(Some("work".to_owned())));
+        assert!(!merged(&config));
+        let flags = Overrides { profile: Some("/p.toml".into()), ..Overrides::default() };
+        let config = resolve(BACKEND, flags).unwrap();
+        assert_eq!(config.server, Server::FarmOf("/p.toml".into()));
+        assert!(merged(&config));
+        assert!(!merged(&resolve(BACKEND, Overrides::default()).unwrap()));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_named() {
         for (text, expected) in [
-            ("", "--backend"),
+            ("backend.farm = \"../x\"", "name of a farm"),
+            ("backend.farm = \"x\"\nbackend.address = \"a:1\"", "not several"),
             ("backend.address = \"ftp://x:1\"", "ftp"),
             ("listen = \"0.0.0.0:5050\"\nbackend.address = \"a:1\"", "not on loopback"),
             ("backend.address = \"a:1\"\nauth.anonymous = \"nobody\"", "nobody"),

@@ -6,7 +6,7 @@ use crate::backend::{Address, Backend};
 use crate::caller::Caller;
 use crate::cli::{Cli, Command, Doctor, Setup, Way};
 use crate::client_env::{self, ClientEnv};
-use crate::config::{Config, File, Overrides};
+use crate::config::{Config, File, Overrides, Server};
 use crate::content::Content;
 use crate::doctor::environment::Facts;
 use crate::doctor::{Severity, describe, probe};
@@ -21,6 +21,7 @@ use etcetera::BaseStrategy as _;
 use motefarm_core::SystemClock;
 use motefarm_net::dial::{self, Bearer, Target};
 use motefarm_net::private_file;
+use motefarm_net::profile::{self, DEFAULT_FARM, Profile, ProfileError};
 use motefarm_net::tls::{self, Authority, OperatorCertificate};
 use rustls::ServerConfig;
 use std::path::{Path, PathBuf};
@@ -149,6 +150,8 @@ fn resolve(setup: &Setup) -> anyhow::Result<Config> {
         listen: setup.listen.clone(),
         data_dir: setup.data_dir.clone(),
         backend: setup.backend.clone(),
+        farm: setup.farm.clone(),
+        profile: setup.profile.clone(),
         instance: setup.instance.clone(),
         platform: setup.platform.clone(),
     };
@@ -164,22 +167,54 @@ fn resolve(setup: &Setup) -> anyhow::Result<Config> {
 fn backend(config: &Config) -> anyhow::Result<(Target, Bearer)> {
     let read =
         |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("can not read {}", path.display()));
-    let target = match &config.backend {
+    let (address, ca_file, token_file) = match &config.server {
+        Server::At { address, ca_file, token_file } => (address, ca_file, token_file),
+        Server::FarmOf(path) => return farm(path),
+        Server::Farm(name) => return farm(&farm_profile(name.as_deref())?),
+    };
+    let target = match address {
         Address::Clear(address) => Target::Clear(address.clone()),
         Address::Unix(path) => Target::Unix(path.clone()),
         Address::Tls(address) => {
-            let trusted = match &config.backend_ca_file {
+            let trusted = match ca_file {
                 Some(path) => tls::client_config(&read(path)?)?,
                 None => tls::client_config_system()?,
             };
             Target::Tls { address: address.clone(), tls: Arc::new(trusted) }
         }
     };
-    let bearer = match &config.backend_token_file {
+    let bearer = match token_file {
         Some(path) => Bearer::new(read(path)?.trim()).with_context(|| format!("{} holds no token", path.display()))?,
         None => Bearer::none(),
     };
     Ok((target, bearer))
+}
+
+/// Where the profile of a farm is; of the one that `mote` would take, if none is named.
+fn farm_profile(name: Option<&str>) -> anyhow::Result<PathBuf> {
+    let dir = profile::config_dir(|name| std::env::var_os(name)).context("no home directory is known: set HOME")?;
+    let meant = std::env::var("MOTE_FARM").ok().filter(|name| profile::is_farm_name(name));
+    Ok(profile::path(&dir, name.or(meant.as_deref()).unwrap_or(DEFAULT_FARM)))
+}
+
+/// The way to the farm of a profile.
+fn farm(path: &Path) -> anyhow::Result<(Target, Bearer)> {
+    let loaded = Profile::load(path).map_err(|error| match error {
+        ProfileError::Missing(path) => anyhow::anyhow!(
+            "no REAPI server is named, and there is no farm's profile {}: start a farm on this machine \
+             (mote-coordinator serve), sign in to one (mote login --server HOST:PORT), or name a server \
+             (--backend grpc://HOST:PORT)",
+            path.display()
+        ),
+        other => other.into(),
+    })?;
+    if let Some(warning) = loaded.warning {
+        tracing::warn!("{warning}");
+    }
+    let Profile { server, ca_pem, token, .. } = loaded.profile;
+    let trusted = if ca_pem.is_empty() { tls::client_config_system()? } else { tls::client_config(&ca_pem)? };
+    let bearer = Bearer::new(&token).with_context(|| format!("{} holds no token", path.display()))?;
+    Ok((Target::Tls { address: server, tls: Arc::new(trusted) }, bearer))
 }
 
 fn server_tls(config: &Config) -> anyhow::Result<Arc<ServerConfig>> {
@@ -208,7 +243,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let mut stop = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let port = tokio::spawn(serve::serve(edge.clone(), listener, tls, config.limits.connections, shutdown.clone()));
     let ca = data_dir.join("tls/ca.pem");
-    tracing::info!(%address, backend = %config.backend, instance = config.instance, ca = %ca.display(), "the bridge serves");
+    tracing::info!(%address, backend = %config.server, instance = config.instance, ca = %ca.display(), "the bridge serves");
     match edge.compiler.content().backend().abilities().await {
         Ok(abilities) => tracing::info!(versions = abilities.versions, "the backend answers"),
         Err(fault) => tracing::warn!(%fault, "the backend does not answer; compiles fail until it does"),

@@ -29,7 +29,7 @@ mod runners;
 mod shown;
 mod talk;
 
-pub(crate) use runners::Runners;
+pub(crate) use runners::{ActionSandbox, Runners};
 
 use crate::agent::Agent;
 use crate::error::AgentError;

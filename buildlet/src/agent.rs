@@ -6,6 +6,7 @@ mod ending;
 mod executions;
 mod leases;
 
+use crate::action::ActionSandbox;
 use crate::error::AgentError;
 use crate::identity::Identity;
 use crate::instance::Instance;
@@ -34,7 +35,7 @@ pub(crate) struct Settings {
     pub(crate) lease_slots: u64,
     pub(crate) action_slots: u64,
     /// Whether actions have a sandbox, or why not.
-    pub(crate) action_sandbox: Result<(), String>,
+    pub(crate) action_sandbox: Result<ActionSandbox, String>,
     pub(crate) labels: BTreeMap<String, String>,
     /// Bound of an execution's spooled output where it names none.
     pub(crate) spool_limit_bytes: u64,
@@ -211,6 +212,7 @@ impl Agent {
             labels: self.settings.labels.clone().into_iter().collect(),
             action_sandbox: if self.settings.action_sandbox.is_ok() { "namespaces" } else { "none" }.to_owned(),
             action_sandbox_reason: self.settings.action_sandbox.clone().err().unwrap_or_default(),
+            merges_system_files: self.settings.action_sandbox.as_ref().is_ok_and(|sandbox| sandbox.merges),
         }
     }
 

@@ -65,8 +65,9 @@ pub(crate) fn main() -> ExitCode {
             Some(Request::Setup(setup)) if place.is_none() => match Place::make(setup) {
                 Ok(made) => {
                     let offered = made.template.as_ref().map(Template::offered).unwrap_or_default();
+                    let merges = made.template.as_ref().is_some_and(|template| template.merges);
                     place = Some(made);
-                    RunnerReply { offered, ..Default::default() }
+                    RunnerReply { offered, merges, ..Default::default() }
                 }
                 Err(error) => failed(error.to_string()),
             },

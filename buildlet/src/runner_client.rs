@@ -27,6 +27,8 @@ pub(crate) struct Runner {
     process: Child,
     /// Entries of an action's root that its sandbox can show.
     pub(crate) offered: Vec<RunnerPart>,
+    /// Whether it can lay an input over them.
+    pub(crate) merges: bool,
 }
 
 impl Runner {
@@ -42,9 +44,9 @@ impl Runner {
             .stdout(Stdio::null())
             .process_group(0);
         let process = tokio::process::Command::from(command).spawn()?;
-        let mut started = Self { connection: UnixStream::from_std(ours)?, process, offered: Vec::new() };
+        let mut started = Self { connection: UnixStream::from_std(ours)?, process, offered: Vec::new(), merges: false };
         let reply = bounded(SETUP_PATIENCE, started.ask(Request::Setup(setup))).await?;
-        started.offered = reply.offered;
+        (started.offered, started.merges) = (reply.offered, reply.merges);
         Ok(started)
     }
 

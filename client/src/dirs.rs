@@ -2,6 +2,7 @@
 
 use crate::env_vars;
 use etcetera::BaseStrategy as _;
+use motefarm_net::profile;
 use sha2::{Digest as _, Sha256};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -19,20 +20,16 @@ impl Dirs {
     /// From the environment, else the platform's custom. `None` if not even a home is known.
     pub(crate) fn resolve(env: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
         let own = |name| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let (config, cache) = (own(env_vars::CONFIG_DIR), own(env_vars::CACHE_DIR));
-        if let (Some(config), Some(cache)) = (&config, &cache) {
-            return Some(Self { config: config.clone(), cache: cache.clone() });
-        }
-        let base = etcetera::choose_base_strategy().ok()?;
-        Some(Self {
-            config: config.unwrap_or_else(|| base.config_dir().join("mote")),
-            cache: cache.unwrap_or_else(|| base.cache_dir().join("mote")),
-        })
+        let cache = match own(env_vars::CACHE_DIR) {
+            Some(cache) => cache,
+            None => etcetera::choose_base_strategy().ok()?.cache_dir().join("mote"),
+        };
+        Some(Self { config: profile::config_dir(&env)?, cache })
     }
 
     /// The profile of a farm.
     pub(crate) fn profile(&self, farm: &str) -> PathBuf {
-        self.config.join("farms").join(format!("{farm}.toml"))
+        profile::path(&self.config, farm)
     }
 
     /// Run records and, unless told otherwise, their output.

@@ -10,7 +10,7 @@ pub(crate) const CA: &str = "MOTE_CA";
 /// Name of the farm, which is the profile `farms/<name>.toml`; `local` if unset.
 pub(crate) const FARM: &str = "MOTE_FARM";
 /// The folder that holds `farms/`, instead of `${XDG_CONFIG_HOME:-~/.config}/mote`.
-pub(crate) const CONFIG_DIR: &str = "MOTE_CONFIG_DIR";
+pub(crate) const CONFIG_DIR: &str = motefarm_net::profile::CONFIG_DIR;
 /// The folder that holds `runs/` and `trees/`, instead of `${XDG_CACHE_HOME:-~/.cache}/mote`.
 pub(crate) const CACHE_DIR: &str = "MOTE_CACHE_DIR";
 /// Set and not empty: no colours (<https://no-color.org>).

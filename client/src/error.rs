@@ -1,6 +1,7 @@
 //! What can go wrong, whose fault it was, and what to do next.
 
 use crate::exit_code::ExitStatus;
+use motefarm_net::profile::ProfileError;
 use motefarm_net::tls::PeerProblem;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -261,6 +262,27 @@ pub(crate) fn io_words(error: &io::Error) -> String {
         // Not an acronym.
         (Some(first), Some(second)) if second.is_lowercase() => format!("{}{}", first.to_lowercase(), chars.as_str()),
         _ => text.to_owned(),
+    }
+}
+
+impl From<ProfileError> for Error {
+    fn from(error: ProfileError) -> Self {
+        let (problem, next) = match &error {
+            ProfileError::Missing(_) => (error.to_string(), "check the path given with --profile".to_owned()),
+            ProfileError::Unreadable { cause, .. } => (
+                format!("{error}: {}", io_words(cause)),
+                "it must be readable by you (mode 0600, your file)".to_owned(),
+            ),
+            ProfileError::Damaged { path, .. } => {
+                let next = format!(
+                    "sign in again (`mote login --server HOST:PORT`) or, on the farm's own machine, restore it from \
+                     the coordinator's data folder: cp ~/.local/share/motefarm/profile.toml {}",
+                    path.display()
+                );
+                (error.to_string(), next)
+            }
+        };
+        Self::Settings { problem, next }
     }
 }
 

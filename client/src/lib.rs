@@ -28,7 +28,6 @@ mod json;
 mod listing;
 mod output_file;
 mod printer;
-mod profile;
 mod progress;
 mod push;
 mod resume;

@@ -5,13 +5,10 @@ use crate::connection::Place;
 use crate::dirs::Dirs;
 use crate::env_vars;
 use crate::error::Error;
-use crate::profile::{Profile, ProfileError};
+use motefarm_net::profile::{DEFAULT_FARM, Profile, ProfileError, is_farm_name};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// The farm that is meant when nobody names one: the one on this machine.
-pub(crate) const DEFAULT_FARM: &str = "local";
 
 /// Everything decided before a verb acts.
 pub(crate) struct Settings {
@@ -87,10 +84,8 @@ pub(crate) fn named_farm(global: &Global, env: impl Fn(&str) -> Option<OsString>
     Ok(farm)
 }
 
-/// A farm's name is a file's name.
 fn check_farm_name(farm: &str) -> Result<(), Error> {
-    let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
-    if !farm.is_empty() && !farm.starts_with('.') && farm.chars().all(plain) {
+    if is_farm_name(farm) {
         return Ok(());
     }
     Err(Error::usage(

@@ -5,42 +5,18 @@ use crate::store::{Store, StoreError};
 use anyhow::Context as _;
 use motefarm_core::Timestamp;
 use motefarm_core::name::UserName;
-use motefarm_net::private_file;
+use motefarm_net::profile::{self, DEFAULT_FARM, Profile};
 use motefarm_net::token::ApiToken;
-use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// Name of the first admin's first token.
 const FIRST_TOKEN: &str = "local";
-
-/// What a client needs to know of a farm; `mote` reads the same file.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Profile {
-    /// `host:port`.
-    pub server: String,
-    /// Who the token belongs to.
-    pub user: String,
-    /// Their token.
-    pub token: String,
-    /// The farm's CA.
-    pub ca_pem: String,
-}
 
 /// Default data directory: `${XDG_DATA_HOME:-~/.local/share}/motefarm`.
 pub fn default_data_dir() -> anyhow::Result<PathBuf> {
     use etcetera::BaseStrategy as _;
     let base = etcetera::choose_base_strategy().context("can not find the home directory; use --data-dir")?;
     Ok(base.data_dir().join("motefarm"))
-}
-
-/// Where `mote` looks for this machine's farm.
-fn client_profile() -> Option<PathBuf> {
-    use etcetera::BaseStrategy as _;
-    let config = match std::env::var_os("MOTE_CONFIG_DIR") {
-        Some(dir) => PathBuf::from(dir),
-        None => etcetera::choose_base_strategy().ok()?.config_dir().join("mote"),
-    };
-    Some(config.join("farms/local.toml"))
 }
 
 /// The system user's name as a user of the farm.
@@ -85,7 +61,8 @@ pub async fn first_admin(
         }
     };
     write(&own_path, &profile)?;
-    if let Some(path) = client_profile() {
+    if let Some(dir) = profile::config_dir(|name| std::env::var_os(name)) {
+        let path = profile::path(&dir, DEFAULT_FARM);
         match read(&path) {
             Some(other) if other.ca_pem != profile.ca_pem => tracing::info!(
                 "{} is another farm's profile and was left alone; use `mote --profile {}`",
@@ -103,16 +80,9 @@ pub async fn first_admin(
 }
 
 fn read(path: &Path) -> Option<Profile> {
-    toml::from_str(&std::fs::read_to_string(path).ok()?).ok()
+    Profile::load(path).ok().map(|loaded| loaded.profile)
 }
 
 fn write(path: &Path, profile: &Profile) -> anyhow::Result<()> {
-    let text = toml::to_string(profile).context("can not write a profile")?;
-    if std::fs::read_to_string(path).is_ok_and(|old| old == text) {
-        return Ok(());
-    }
-    if let Some(dir) = path.parent() {
-        private_file::create_dir(dir).with_context(|| format!("can not make {}", dir.display()))?;
-    }
-    private_file::write(path, text.as_bytes()).with_context(|| format!("can not write {}", path.display()))
+    profile.save(path).with_context(|| format!("can not write the profile {}", path.display()))
 }

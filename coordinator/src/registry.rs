@@ -56,7 +56,8 @@ impl Session {
         link: Arc<dyn Link>,
         join_token_id: Option<String>,
     ) -> Self {
-        let offer = Offer::new(&host_type, &description.action_sandbox, &description.labels);
+        let offer =
+            Offer::new(&host_type, &description.action_sandbox, description.merges_system_files, &description.labels);
         Self {
             buildlet_id: description.buildlet_id.clone(),
             host_type,

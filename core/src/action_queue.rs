@@ -184,7 +184,7 @@ mod tests {
 
     fn machine(id: &str, free: u64, pool: &str) -> Machine {
         let labels = BTreeMap::from([("pool".to_owned(), pool.to_owned())]);
-        Machine { id: id.to_owned(), free, offer: Offer::new(&"t".parse().unwrap(), "none", &labels) }
+        Machine { id: id.to_owned(), free, offer: Offer::new(&"t".parse().unwrap(), "none", false, &labels) }
     }
 
     #[test]

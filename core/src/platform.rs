@@ -8,6 +8,12 @@ pub const MAX_PROPERTIES: usize = 100;
 /// Longest name or value of a property, in bytes.
 pub const MAX_PROPERTY_BYTES: usize = 4096;
 
+/// The property by which an action asks how its input's files and the machine's come together, where both have
+/// a directory of the same name in the root; without it the input's hides the machine's.
+pub const SYSTEM_FILES: &str = "system-files";
+/// Its one value: the input's lie over the machine's, file by file.
+pub const MERGED: &str = "merged";
+
 /// What runs actions is Linux. The API's lexicon has lower case, examples a capital.
 const SYSTEM: &[&str] = &["linux", "Linux"];
 /// Spellings of processors: the API's lexicon, the kernel's, Go's.
@@ -67,11 +73,13 @@ impl Demand {
 pub struct Offer(BTreeMap<String, BTreeSet<String>>);
 
 impl Offer {
-    /// What a machine of this type offers: `host-type`, `sandbox` (how actions are kept apart), the labels it was given, and, in every
-    /// spelling that clients are known to use, `OSFamily`, `ISA` and `Arch`. A label wins over those.
+    /// What a machine of this type offers: `host-type`, `sandbox` (how actions are kept apart), [`SYSTEM_FILES`] where
+    /// it can merge them, the labels it was given, and, in every spelling that clients are known to use, `OSFamily`, `ISA` and
+    /// `Arch`. A label wins over those.
     pub fn new<'a>(
         host_type: &HostType,
         sandbox: &str,
+        merges: bool,
         labels: impl IntoIterator<Item = (&'a String, &'a String)>,
     ) -> Self {
         let mut offer = Self::default();
@@ -88,6 +96,10 @@ impl Offer {
         }
         // After the labels: nobody may call themselves sandboxed.
         offer.insert("sandbox", &[sandbox]);
+        offer.0.remove(SYSTEM_FILES);
+        if merges {
+            offer.insert(SYSTEM_FILES, &[MERGED]);
+        }
         offer
     }
 
@@ -139,18 +151,19 @@ mod tests {
     fn offer(host_type: &str, labels: &[(&str, &str)]) -> Offer {
         let labels: BTreeMap<String, String> =
             labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Offer::new(&host_type.parse().unwrap(), "bubblewrap", &labels)
+        Offer::new(&host_type.parse().unwrap(), "bubblewrap", host_type.starts_with("linux"), &labels)
     }
 
     #[test]
     fn a_machine_is_known_by_type_labels_and_the_usual_spellings() {
-        let machine = offer("linux-amd64-deb12", &[("pool", "big"), ("sandbox", "none")]);
+        let machine = offer("linux-amd64-deb12", &[("pool", "big"), ("sandbox", "none"), ("system-files", "hidden")]);
         for good in [
             &[][..],
             &[("OSFamily", "linux"), ("ISA", "x86-64")],
             &[("OSFamily", "Linux"), ("Arch", "amd64"), ("Arch", "x86_64")],
             &[("host-type", "linux-amd64-deb12"), ("pool", "big")],
             &[("sandbox", "bubblewrap")],
+            &[("system-files", "merged")],
         ] {
             assert!(machine.satisfies(&demand(good)), "{good:?}");
         }
@@ -160,6 +173,7 @@ mod tests {
             &[("pool", "big"), ("pool", "small")],
             &[("container-image", "docker://x")],
             &[("sandbox", "none")],
+            &[("system-files", "hidden")],
             &[("Arch", "386")],
         ] {
             assert!(!machine.satisfies(&demand(bad)), "{bad:?}");
@@ -177,6 +191,7 @@ mod tests {
         let named_at_will = offer("far-away", &[]);
         assert!(named_at_will.satisfies(&demand(&[("OSFamily", "linux"), ("host-type", "far-away")])));
         assert!(!named_at_will.satisfies(&demand(&[("ISA", "away")])));
+        assert!(!named_at_will.satisfies(&demand(&[("system-files", "merged")])));
         assert!(unmet_by_all(&Demand::default(), &[]).unwrap().contains("takes actions"));
     }
 

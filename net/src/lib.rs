@@ -1,4 +1,4 @@
-//! What every program of the farm needs to meet another: the farm's private TLS, Unix sockets,
+//! What every program of the farm needs to meet another: the farm's private TLS, Unix sockets, profiles,
 //! dialling, accepting, serving one connection, deadlines, secrets.
 //!
 //! **Absent on purpose:** leases, commands, files; who may do what (the coordinator decides that).
@@ -13,6 +13,7 @@ pub mod first_byte;
 #[cfg(unix)]
 pub mod own_user;
 pub mod private_file;
+pub mod profile;
 pub mod serve;
 pub mod tls;
 pub mod token;

@@ -2,6 +2,7 @@
 
 use super::declared::Declared;
 use motefarm_core::exec::{MAX_ARG_BYTES, MAX_ARGS};
+use motefarm_core::platform::{MERGED, SYSTEM_FILES};
 use motefarm_core::{Digest, WorkPath};
 use motefarm_proto::convert::{self, FieldError};
 use motefarm_proto::mote::RunActionStart;
@@ -27,6 +28,8 @@ pub(super) struct Asked {
     pub(super) env: Vec<String>,
     pub(super) work_dir: WorkPath,
     pub(super) outputs: Declared,
+    /// The input is to be laid over the system's directories of the same names.
+    pub(super) merge: bool,
     pub(super) timeout: Duration,
     pub(super) inline_bytes: u64,
     pub(super) bounds: Bounds,
@@ -56,6 +59,7 @@ impl Asked {
             WorkPath::parse(&command.working_directory).map_err(|e| FieldError::new("command.working_directory", e))?;
         let outputs = Declared::parse(&command, &work_dir)?;
         let env = environment(&command)?;
+        let merge = asks_to_merge(&action, &command);
         let bound = |asked: u64, most: u64| if asked == 0 { most } else { asked.min(most) };
         Ok(Self {
             operation: start.operation,
@@ -64,6 +68,7 @@ impl Asked {
             env,
             work_dir,
             outputs,
+            merge,
             timeout: Duration::from_millis(start.timeout_ms),
             inline_bytes: start.inline_bytes.min(MOST_INLINE_BYTES),
             bounds: Bounds {
@@ -82,6 +87,13 @@ fn required(field: &'static str, digest: Option<&motefarm_proto::reapi::Digest>)
 fn check(field: &'static str, expected: Digest, bytes: &[u8]) -> Result<(), FieldError> {
     let actual = Digest::of(bytes);
     if actual == expected { Ok(()) } else { Err(FieldError::new(field, format!("is {actual} instead of {expected}"))) }
+}
+
+fn asks_to_merge(action: &Action, command: &Command) -> bool {
+    #[expect(deprecated, reason = "clients of API 2.1 and before have it there and nowhere else")]
+    let platforms = [&action.platform, &command.platform];
+    let mut properties = platforms.into_iter().flatten().flat_map(|platform| &platform.properties);
+    properties.any(|property| property.name == SYSTEM_FILES && property.value == MERGED)
 }
 
 fn environment(command: &Command) -> Result<Vec<String>, FieldError> {

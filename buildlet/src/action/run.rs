@@ -183,7 +183,8 @@ impl Run {
             env: self.asked.env.clone(),
             timeout_ms: u64::try_from(self.asked.timeout.as_millis()).unwrap_or(u64::MAX),
             most_bytes: self.asked.bounds.bytes,
-            shown: shown.iter().map(|part| part.name.clone()).collect(),
+            shown: shown.parts.iter().map(|part| part.name.clone()).collect(),
+            merged: shown.merged,
         };
         let oom_kills = machine::oom_kills();
         let said = self.talk.say(Output::Started(started)).await;
@@ -194,8 +195,8 @@ impl Run {
         match reply {
             Ok(reply) => {
                 actions.runners.give_back(runner);
-                place.furniture.clone_from(&shown);
-                Ok(Ran { reply, oom_kills, shown })
+                place.furniture.clone_from(&shown.parts);
+                Ok(Ran { reply, oom_kills, shown: shown.parts })
             }
             Err(error) => {
                 // Whatever it still runs goes with it.

@@ -10,6 +10,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// What keeps actions apart on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ActionSandbox {
+    /// An action's input can be laid over the system's files.
+    pub(crate) merges: bool,
+}
+
 /// See the module.
 pub(crate) struct Runners {
     setup: RunnerSetup,
@@ -25,7 +32,7 @@ impl Runners {
         program: &Program,
         show: &[PathBuf],
         without: Option<String>,
-    ) -> io::Result<(Self, Result<(), String>)> {
+    ) -> io::Result<(Self, Result<ActionSandbox, String>)> {
         let bytes = |path: &Path| Bytes::copy_from_slice(path.as_os_str().as_bytes());
         std::fs::create_dir_all(data.actions())?;
         let mut setup = RunnerSetup {
@@ -34,13 +41,18 @@ impl Runners {
             show: show.iter().map(|path| bytes(path)).collect(),
             hide: bytes(data.root()),
         };
-        let (mut idle, mut verdict) = (Vec::new(), without.map_or(Ok(()), Err));
-        if verdict.is_ok() {
-            match Runner::start(&program.path()?, setup.clone()).await {
-                Ok(runner) => idle.push(runner),
-                Err(error) => verdict = Err(error.to_string()),
-            }
-        }
+        let mut idle = Vec::new();
+        let verdict = match without {
+            Some(reason) => Err(reason),
+            None => match Runner::start(&program.path()?, setup.clone()).await {
+                Ok(runner) => {
+                    let sandbox = ActionSandbox { merges: runner.merges };
+                    idle.push(runner);
+                    Ok(sandbox)
+                }
+                Err(error) => Err(error.to_string()),
+            },
+        };
         setup.sandbox = verdict.is_ok();
         Ok((Self { setup, idle: Mutex::new(idle) }, verdict))
     }

@@ -15,7 +15,7 @@ use tonic::{Request, Status};
 
 /// How long calls in progress may take once the buildlet stops. Streams are cut: whoever follows
 /// an execution attaches again.
-const STOP_GRACE: Duration = Duration::from_millis(500);
+pub(super) const STOP_GRACE: Duration = Duration::from_millis(500);
 
 /// After a failed accept (no descriptors left): others may be closed meanwhile.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -1,8 +1,9 @@
 //! Reached directly, over TLS, by whoever shows the token.
 
-use super::front::{ACCEPT_PAUSE, Front};
+use super::front::{Front, STOP_GRACE};
 use super::{Started, tell_ready};
 use anyhow::Context as _;
+use motefarm_net::accept::accept;
 use motefarm_net::private_file;
 use motefarm_net::tls::Authority;
 use motefarm_net::token::ApiToken;
@@ -15,6 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+/// At once, those that have shown no token yet among them.
+const MAX_CONNECTIONS: usize = 4096;
 /// For a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -42,29 +45,15 @@ pub(super) async fn serve(
     let ca = started.data.tls().join("ca.pem");
     tracing::info!(address = %bound, ca = %ca.display(), ca.sha256 = %hash, "listening");
     tell_ready();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let (front, tls, stop) = (front.clone(), tls.clone(), stop.clone());
-                let connections = front.connections.clone();
-                connections.spawn(async move {
-                    match handshake(&tls, stream).await {
-                        Ok(stream) => front.serve(stream, stop).await,
-                        Err(error) => tracing::debug!(%peer, %error, "no TLS"),
-                    }
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+    let open = accept(listener, MAX_CONNECTIONS, &stop, |stream, _| {
+        let (front, tls, stop) = (front.clone(), tls.clone(), stop.clone());
+        async move {
+            front.serve(handshake(&tls, stream).await?, stop).await;
+            Ok(())
         }
-    }
-    front.drain().await;
+    });
+    // A handshake that was begun may go on a little longer than calls.
+    open.await.drain(STOP_GRACE * 2).await;
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 //! is left.
 
 use super::command::{self, Ended};
-use super::mounts::freeze;
+use super::mounts::{freeze, overlay};
 use super::names;
 use super::template::{HOST, ROOT, Template};
 use motefarm_proto::mote::RunnerRun;
@@ -22,7 +22,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 // Entries of the root that are made for each action.
 pub(super) const DEV: &str = "dev";
@@ -101,7 +101,7 @@ impl Cell {
 fn live(template: &Template, action: &Path, run: &RunnerRun, outputs: [OwnedFd; 2]) -> Result<Ended, String> {
     // The runner's death is every action's.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| e.to_string())?;
-    furnish(template, action, &run.shown).map_err(|e| format!("no sandbox: {e}"))?;
+    furnish(template, action, run).map_err(|e| format!("no sandbox: {e}"))?;
     let nothing = CapabilitySet::empty();
     let none = CapabilitySets { effective: nothing, permitted: nothing, inheritable: nothing };
     rustix::thread::set_capabilities(None, none).map_err(|e| format!("no sandbox: rights are not given up: {e}"))?;
@@ -120,11 +120,11 @@ fn live(template: &Template, action: &Path, run: &RunnerRun, outputs: [OwnedFd; 
     }
 }
 
-/// Makes the action's root the root, with `shown` in it.
-fn furnish(template: &Template, action: &Path, shown: &[String]) -> io::Result<()> {
+/// Makes the action's root the root, with what is to be shown in it.
+fn furnish(template: &Template, action: &Path, run: &RunnerRun) -> io::Result<()> {
     let root = Path::new(ROOT);
     bind(&action.join(names::ROOT), root)?;
-    for name in shown {
+    for name in &run.shown {
         let to = root.join(name);
         match name.as_str() {
             DEV => {
@@ -148,10 +148,26 @@ fn furnish(template: &Template, action: &Path, shown: &[String]) -> io::Result<(
             _ => part(&Path::new(HOST).join(name), &to)?,
         }
     }
+    for name in &run.merged {
+        let to = root.join(name);
+        if !fs::symlink_metadata(&to)?.is_dir() {
+            return Err(Errno::ENOTDIR.into());
+        }
+        overlay(&to, &system_directory(name)?, &to)?;
+    }
     std::env::set_current_dir(root)?;
     nix::unistd::pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
     std::env::set_current_dir("/")
+}
+
+/// Where a part of the system is that may be a link to another: `bin` is one to `usr/bin` on many systems.
+fn system_directory(name: &str) -> io::Result<PathBuf> {
+    let host = Path::new(HOST);
+    match fs::read_link(host.join(name)) {
+        Ok(target) => Ok(host.join(target.strip_prefix("/").unwrap_or(&target))),
+        Err(_) => Ok(host.join(name)),
+    }
 }
 
 /// A part of the system, as it is there.

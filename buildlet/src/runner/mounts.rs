@@ -38,6 +38,27 @@ pub(super) fn bind(from: &Path, to: &Path, how: Bind) -> io::Result<()> {
     }
 }
 
+/// Shows at `to` what is in `over`, and what of `under` is not there. Nobody can change it.
+pub(super) fn overlay(over: &Path, under: &Path, to: &Path) -> io::Result<()> {
+    let mut layers = b"lowerdir=".to_vec();
+    escape(over, &mut layers);
+    layers.push(b':');
+    escape(under, &mut layers);
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("overlay"), to, Some("overlay"), flags, Some(&layers[..]))
+        .map_err(|e| failed("lay a directory over", under, e))
+}
+
+/// As overlayfs reads a list of directories.
+fn escape(path: &Path, into: &mut Vec<u8>) {
+    for byte in path.as_os_str().as_bytes() {
+        if matches!(byte, b'\\' | b':' | b',') {
+            into.push(b'\\');
+        }
+        into.push(*byte);
+    }
+}
+
 // As linux/mount.h has them; Linux 5.12.
 pub(super) const MOUNT_ATTR_RDONLY: u64 = 1;
 pub(super) const MOUNT_ATTR_NOSUID: u64 = 2;

@@ -14,7 +14,7 @@
 
 use super::cell::{DEV, PROC, TMP};
 use super::mounts::{
-    Bind, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, at, bind, failed, make_dir, memory, set,
+    Bind, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, at, bind, failed, make_dir, memory, overlay, set,
 };
 use motefarm_proto::mote::RunnerPart;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -56,6 +56,8 @@ pub(super) struct Template {
     parts: Vec<RunnerPart>,
     /// The buildlet is the machine's root. Parts of /proc ask for no right, but who one is.
     pub(super) is_root: bool,
+    /// An input's directory can be laid over a part of the system.
+    pub(super) merges: bool,
 }
 
 impl Template {
@@ -72,6 +74,7 @@ impl Template {
         bind(&below(OLD, Path::new("proc")), Path::new("/proc"), Bind::AsIs)?;
         devices()?;
         let parts = host(&show, hide)?;
+        let merges = can_merge();
         umount2(OLD, MntFlags::MNT_DETACH).map_err(|e| failed("unmount", Path::new(OLD), e))?;
         // Nobody who is started from here gains any right, whatever he executes.
         rustix::thread::set_no_new_privs(true)?;
@@ -79,7 +82,7 @@ impl Template {
             // Those that this kernel does not know are not had either.
             let _ = rustix::thread::remove_capability_from_bounding_set(capability);
         }
-        Ok(Self { parts, is_root })
+        Ok(Self { parts, is_root, merges })
     }
 
     /// Entries of an action's root that can be shown in it.
@@ -205,6 +208,13 @@ fn host(show: &[(PathBuf, PathBuf)], hide: &Path) -> io::Result<Vec<RunnerPart>>
     }
     set(host, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, false)?;
     Ok(parts)
+}
+
+/// Whether this kernel lets us lay directories over others: found out by doing it.
+fn can_merge() -> bool {
+    let root = Path::new(ROOT);
+    overlay(Path::new("/dev"), &Path::new(HOST).join("usr"), root).is_ok()
+        && umount2(root, MntFlags::MNT_DETACH).is_ok()
 }
 
 /// An absolute (or bare) path below another.

@@ -11,9 +11,9 @@ use crate::env_vars;
 use crate::error::Error;
 use crate::exit_code::ExitStatus;
 use crate::printer::Printer;
-use crate::profile::{Profile, ProfileError};
-use crate::settings::{self, DEFAULT_FARM};
+use crate::settings;
 use crate::terminal;
+use motefarm_net::profile::{DEFAULT_FARM, Profile, ProfileError};
 use motefarm_proto::mote;
 use serde::Serialize;
 use std::ffi::OsString;
@@ -66,7 +66,8 @@ pub(crate) async fn act(
     let place = Place::Farm { address: server.clone(), ca_pem: ca_pem.clone(), token: token.clone() };
     let farm = Farm::connect(&place, printer).await?;
     let who = farm.call_once("sign in", farm.client().who_am_i(mote::WhoAmIRequest {})).await?;
-    Profile { server: server.clone(), ca_pem: ca_pem.clone(), user: who.user.clone(), token }.save(&path)?;
+    let profile = Profile { server: server.clone(), ca_pem: ca_pem.clone(), user: who.user.clone(), token };
+    profile.save(&path).map_err(|cause| Error::file("write the profile", &path, cause))?;
     printer.message(format_args!("signed in to {server} as {} ({}); kept in {}", who.user, who.role, path.display()));
     let body = Body {
         server: &server,

@@ -6,7 +6,7 @@ use crate::connection::{Farm, Place};
 use crate::error::Error;
 use crate::exit_code::ExitStatus;
 use crate::printer::Printer;
-use crate::profile::Profile;
+use motefarm_net::profile::Profile;
 use motefarm_proto::mote;
 use serde::Serialize;
 use std::ffi::OsString;

@@ -6,7 +6,7 @@ use crate::cli::Global;
 use crate::dirs::Dirs;
 use crate::env_vars;
 use crate::error::{Error, io_words};
-use crate::profile::{Profile, ProfileError};
+use motefarm_net::profile::{Profile, ProfileError};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};

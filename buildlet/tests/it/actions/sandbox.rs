@@ -1,6 +1,7 @@
 //! What an action in a sandbox sees, and what it does not.
 
 use super::*;
+use motefarm_proto::reapi::platform;
 
 #[tokio::test]
 async fn its_root_is_the_input_and_the_system_read_only() {
@@ -99,6 +100,36 @@ async fn what_the_input_has_the_system_has_not() {
     assert!(came.status().message().contains("/usr"), "{}", came.status());
     let came = run_job(&mut client, &Job::sh("echo 1 > /tmp/x; echo 2 > /tmp/y").outputs(&["tmp/x"])).await;
     assert_eq!(came.file("tmp/x").0, "1\n");
+    buildlet.finish().await;
+}
+
+/// What a compiler's client ships of its own `/usr` goes before the machine's, which has the rest.
+#[tokio::test]
+async fn an_input_is_laid_over_the_system_where_that_is_asked_for() {
+    let Some((mut client, buildlet)) = sandboxed().await else { return };
+    let described = client.describe(DescribeRequest {}).await.unwrap().into_inner();
+    if !described.merges_system_files {
+        eprintln!("SKIPPED: this kernel lays no directory over another for a user like this");
+        return buildlet.finish().await;
+    }
+    let merged = |job: Job| {
+        let mut job = job.file("usr/share/only", "the input's\n").file("bin/own", "#!/bin/sh\necho own\n");
+        let property = platform::Property { name: "system-files".into(), value: "merged".into() };
+        #[expect(deprecated, reason = "of the two places the one that is there whatever the test")]
+        job.command.platform.get_or_insert_default().properties.push(property);
+        job
+    };
+    // /bin is a link to usr/bin on merged systems; the input has a directory of that name.
+    let look = "cat /usr/share/only; ls /usr/bin/env /bin/env /bin/sh; . /bin/own; : > /usr/x";
+    let came = run_job(&mut client, &merged(Job::sh(look))).await;
+    assert_eq!(came.stdout(), "the input's\n/bin/env\n/bin/sh\n/usr/bin/env\nown\n", "{}", came.stderr());
+    assert_ne!(came.result().exit_code, 0, "nobody changes it");
+    let came = run_job(&mut client, &merged(Job::sh("true")).outputs(&["usr/lib/x"])).await;
+    assert!(came.status().message().contains("/usr is laid over the system's"), "{}", came.status());
+    // The next one has nothing of it.
+    let came = run_job(&mut client, &Job::sh("ls /usr/share/only /bin/own")).await;
+    assert_eq!((came.stdout(), came.result().exit_code), (String::new(), 2));
+    nothing_is_left(&buildlet).await;
     buildlet.finish().await;
 }
 

@@ -1,42 +1,51 @@
 //! Profiles: how to reach one farm, as a TOML file that its owner alone may read.
 //!
-//! The coordinator writes the first one (`farms/local.toml`) when it starts for the first time.
+//! The coordinator writes the first one (`farms/local.toml`) when it starts for the first time; `mote` and
+//! `mote-bridge` read it.
 
-use crate::error::Error;
-use motefarm_net::private_file;
+use crate::private_file;
+use etcetera::BaseStrategy as _;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What a profile says. Fields it does not know are for other versions of the program.
+/// The environment variable that names the folder of profiles' `farms/`.
+pub const CONFIG_DIR: &str = "MOTE_CONFIG_DIR";
+/// The farm that is meant when nobody names one: the one on this machine.
+pub const DEFAULT_FARM: &str = "local";
+
+/// What a profile says. Fields it does not know are for other versions of the programs.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Profile {
+pub struct Profile {
     /// `host:port`.
-    pub(crate) server: String,
+    pub server: String,
     /// The farm's CA certificate; nothing else is trusted. Empty: what this system trusts.
-    pub(crate) ca_pem: String,
+    pub ca_pem: String,
     /// Whose the token is, for people.
     #[serde(default)]
-    pub(crate) user: String,
+    pub user: String,
     /// Who is asking.
-    pub(crate) token: String,
+    pub token: String,
 }
 
 /// A profile as read, and what is worth a warning.
-pub(crate) struct Loaded {
-    pub(crate) profile: Profile,
-    pub(crate) warning: Option<String>,
+pub struct Loaded {
+    /// The profile.
+    pub profile: Profile,
+    /// For its owner.
+    pub warning: Option<String>,
 }
 
 /// Why a profile could not be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ProfileError {
+pub enum ProfileError {
     /// There is none.
     #[error("{} does not exist", .0.display())]
     Missing(PathBuf),
     /// It is there and can not be read.
-    #[error("can not read the profile {}: {}", .path.display(), crate::error::io_words(.cause))]
+    #[error("can not read the profile {}", .path.display())]
     Unreadable {
         /// Which.
         path: PathBuf,
@@ -54,9 +63,28 @@ pub(crate) enum ProfileError {
     },
 }
 
+/// The folder that holds `farms/`: the environment's, else the platform's custom. `None` if not even a home is known.
+pub fn config_dir(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    match env(CONFIG_DIR).filter(|value| !value.is_empty()) {
+        Some(dir) => Some(PathBuf::from(dir)),
+        None => Some(etcetera::choose_base_strategy().ok()?.config_dir().join("mote")),
+    }
+}
+
+/// Where the profile of a farm is, below a [`config_dir`].
+pub fn path(config_dir: &Path, farm: &str) -> PathBuf {
+    config_dir.join("farms").join(format!("{farm}.toml"))
+}
+
+/// Whether a farm may be called so: its name is a file's name.
+pub fn is_farm_name(farm: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    !farm.is_empty() && !farm.starts_with('.') && farm.chars().all(plain)
+}
+
 impl Profile {
     /// Reads one.
-    pub(crate) fn load(path: &Path) -> Result<Loaded, ProfileError> {
+    pub fn load(path: &Path) -> Result<Loaded, ProfileError> {
         let unreadable = |cause: io::Error| match cause.kind() {
             io::ErrorKind::NotFound => ProfileError::Missing(path.to_owned()),
             _ => ProfileError::Unreadable { path: path.to_owned(), cause },
@@ -66,14 +94,16 @@ impl Profile {
         Ok(Loaded { profile, warning: readable_by_others(path) })
     }
 
-    /// Writes it where it is found again, its owner's alone.
-    pub(crate) fn save(&self, path: &Path) -> Result<(), Error> {
-        let failed = |cause| Error::file("write the profile", path, cause);
-        let text = toml::to_string(self).map_err(|e| failed(io::Error::other(e)))?;
-        if let Some(dir) = path.parent() {
-            private_file::create_dir(dir).map_err(failed)?;
+    /// Writes it where it is found again, its owner's alone. One that says the same already is left as it is.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        let text = toml::to_string(self).map_err(io::Error::other)?;
+        if readable_by_others(path).is_none() && fs::read_to_string(path).is_ok_and(|old| old == text) {
+            return Ok(());
         }
-        private_file::write(path, text.as_bytes()).map_err(failed)
+        if let Some(dir) = path.parent() {
+            private_file::create_dir(dir)?;
+        }
+        private_file::write(path, text.as_bytes())
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -82,21 +112,6 @@ impl Profile {
             let place = line.map(|n| format!("line {n}: ")).unwrap_or_default();
             format!("{place}{}", error.message().lines().next().unwrap_or_default())
         })
-    }
-}
-
-impl From<ProfileError> for Error {
-    fn from(error: ProfileError) -> Self {
-        let next = match &error {
-            ProfileError::Missing(_) => "check the path given with --profile".to_owned(),
-            ProfileError::Unreadable { .. } => "it must be readable by you (mode 0600, your file)".to_owned(),
-            ProfileError::Damaged { path, .. } => format!(
-                "sign in again (`mote login --server HOST:PORT`) or, on the farm's own machine, restore it from the \
-                 coordinator's data folder: cp ~/.local/share/motefarm/profile.toml {}",
-                path.display()
-            ),
-        };
-        Self::Settings { problem: error.to_string(), next }
     }
 }
 
@@ -132,6 +147,16 @@ mod tests {
         assert!(problem.starts_with("line ") && !problem.contains("secret"), "{problem}");
         let problem = Profile::parse("server = \"a:1\"").err().unwrap();
         assert!(problem.contains("ca_pem"), "{problem}");
+    }
+
+    #[test]
+    fn farms_are_found_by_plain_names_below_the_folder_that_is_meant() {
+        let dir = config_dir(|name| (name == CONFIG_DIR).then(|| "/c".into())).unwrap();
+        assert_eq!(path(&dir, "work"), Path::new("/c/farms/work.toml"));
+        for bad in ["", "../x", ".x", "a/b", "a b"] {
+            assert!(!is_farm_name(bad), "{bad:?}");
+        }
+        assert!(is_farm_name("build.example-2"));
     }
 
     #[test]
