@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Gets programs of others that speak the Remote Execution API, and runs them against a farm.
+# Gets programs of others that speak the Remote Execution API, and runs them against a farm, or the bridge
+# against them. GOMA_CLIENT_DIR may name a folder with a real compiler_proxy and gomacc.
 # What can not be had (no network, no root, other processor) is said, and its test says SKIPPED.
 #
 #   scripts/interop.sh           everything
@@ -76,9 +77,9 @@ buildbox() {
   done
 }
 
-# What Goma clients compile with.
+# What Goma clients compile with, and what moves a compiler into a project.
 compilers() {
-  { command -v g++ >/dev/null 2>&1 || packages g++; } && { command -v clang++ >/dev/null 2>&1 || packages clang; }
+  { command -v g++ && command -v clang++ && command -v patchelf; } >/dev/null 2>&1 || packages g++ clang patchelf
 }
 
 # A mirror that does not answer must not keep the rest waiting.

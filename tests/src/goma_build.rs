@@ -1,67 +1,18 @@
 //! A project compiled through a bridge, and first by this machine itself: what comes must be the same, byte for
 //! byte. The bridge's own tests take this file in by path.
 
+use super::compilers::Compilers;
 use super::cxx_project::{CxxProject, Kind, Unit};
 use super::goma_client::inputs::{self, ToolSpec};
 use super::goma_client::{Client, Compiled, Failure, Task};
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What a build tool would do with a compile that failed for want of attempts or of a server: ask again later.
 const REPEATS: usize = 8;
-
-/// Compilers of a kind, as a build spells them.
-#[derive(Debug, Clone)]
-pub struct Compilers {
-    c: String,
-    cxx: String,
-}
-
-impl Compilers {
-    /// Those that this machine has, by what comes first in a path, and what it has not.
-    pub fn here() -> (Vec<Self>, Vec<&'static str>) {
-        let all = [("/usr/bin/gcc", "/usr/bin/g++"), ("/usr/bin/clang", "/usr/bin/clang++")];
-        let (found, lacking): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|(c, cxx)| [c, cxx].iter().all(|name| Path::new(name).exists()));
-        let found = found.into_iter().map(|(c, cxx)| Self { c: c.to_owned(), cxx: cxx.to_owned() }).collect();
-        (found, lacking.into_iter().map(|(_, cxx)| cxx).collect())
-    }
-
-    /// Clang in the project itself, called relatively: its program and its own headers, copied.
-    pub fn into_tree(project: &CxxProject) -> Option<Self> {
-        let clang = fs::canonicalize("/usr/bin/clang").ok()?;
-        let asked = Command::new(&clang).arg("-print-resource-dir").output().ok()?;
-        let resources = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim());
-        let version = resources.file_name()?;
-        let tree = project.dir.join("third_party/llvm");
-        fs::create_dir_all(tree.join("bin")).expect("a folder for the compiler");
-        fs::copy(clang, tree.join("bin/clang-real")).expect("the compiler is copied");
-        std::os::unix::fs::symlink("clang-real", tree.join("bin/clang")).expect("its link");
-        copy(&resources.join("include"), &tree.join("lib/clang").join(version).join("include"));
-        let c = "../third_party/llvm/bin/clang".to_owned();
-        Some(Self { cxx: c.clone(), c })
-    }
-
-    fn is_in_tree(&self) -> bool {
-        !self.c.starts_with('/')
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder").flatten() {
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        if from.is_dir() {
-            copy(&from, &to);
-        } else {
-            fs::copy(from, to).expect("a file is copied");
-        }
-    }
-}
 
 /// A compile, and what this machine made of it.
 pub struct Job {
@@ -93,18 +44,13 @@ impl Job {
 /// A compile of a unit below `project/out`.
 pub fn task(project: &CxxProject, compilers: &Compilers, unit: &Unit) -> Task {
     let cwd = project.dir.join("out");
-    let compiler = if unit.kind == Kind::Cxx { &compilers.cxx } else { &compilers.c };
     let stem = &unit.stem;
-    let mut args = vec![compiler.clone()];
-    if compilers.is_in_tree() {
-        let flags = ["-no-canonical-prefixes", "-nostdlibinc", "-fdebug-compilation-dir", "."];
-        args.extend(flags.map(str::to_owned));
-    }
+    let mut args = compilers.call(unit.kind == Kind::Cxx);
     args.extend(["-c", "-g", "-O1", "-gsplit-dwarf", "-I.."].map(str::to_owned));
     args.extend([format!("../{}", unit.source()), "-MMD".into(), "-MF".into(), format!("{stem}.d")]);
     args.extend(["-o".into(), format!("{stem}.o")]);
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    let toolchain = inputs::toolchain(&cwd, Path::new(compiler));
+    let toolchain = compilers.toolchain(&cwd, &args[0]);
     // The client sends the compiler's own file as one of the inputs.
     let own = |tool: &ToolSpec| tool.kind.is_err().then(|| tool.path.clone());
     let mut inputs = inputs::read_by(&words, &cwd);

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bridge;
+pub mod compilers;
 pub mod cxx_project;
 pub mod farm;
 pub mod files;

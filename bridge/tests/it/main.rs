@@ -7,6 +7,9 @@ mod calls;
 mod compile;
 mod fake_reapi;
 // The project and the client of the end-to-end suite, which know nothing of the bridge's code.
+#[path = "../../../tests/src/compilers.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it is a library there, and each suite uses some of it")]
+mod compilers;
 #[path = "../../../tests/src/cxx_project.rs"]
 #[allow(dead_code, unreachable_pub, reason = "it is a library there, and each suite uses some of it")]
 mod cxx_project;

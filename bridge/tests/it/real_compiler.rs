@@ -1,9 +1,10 @@
 //! Real compilers: what comes through the bridge is byte for byte what they leave on this machine.
 
+use crate::compilers::Compilers;
 use crate::cxx_project::{CxxProject, Shape, write};
 use crate::fake_reapi::worker::Work;
 use crate::fake_reapi::{FakeReapi, Rules};
-use crate::goma_build::{Compilers, build, compare, job, jobs, task};
+use crate::goma_build::{build, compare, job, jobs, task};
 use crate::harness::{Bridge, apart};
 use std::process::Command;
 use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! Goma clients on the farm, by the real programs: `mote-bridge serve` with nothing but the farm's profile.
 
 use crate::farm;
+use motefarm_tests::compilers::Compilers;
 use motefarm_tests::cxx_project::{CxxProject, Shape, write};
-use motefarm_tests::goma_build::{Compilers, Job, build, compare, job, jobs, links_and_runs, task};
+use motefarm_tests::goma_build::{Job, build, compare, job, jobs, links_and_runs, task};
 use motefarm_tests::goma_client::Failure;
 use motefarm_tests::{TestBridge, TestFarm, wait};
 use std::sync::atomic::{AtomicUsize, Ordering};

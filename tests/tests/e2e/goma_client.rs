@@ -333,6 +333,18 @@ fn a_refused_connection_is_a_trap_without_a_source_of_tokens() {
 }
 
 #[test]
+fn the_rest_of_a_bad_second_is_a_trap_without_a_source_of_tokens() {
+    let server = Server::start(|_| status(404));
+    // A second may end between the two.
+    let trapped = (0..5).any(|_| {
+        let mut client = Client::new(&server.address);
+        assert!(matches!(client.http.call("/e", b"x"), Err(HttpError::Status(404, _))));
+        client.http.call("/e", b"x") == Err(HttpError::Trapped)
+    });
+    assert!(trapped);
+}
+
+#[test]
 fn answers_are_read_as_narrowly_as_the_real_client_reads_them() {
     let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
     let until_the_end = b"HTTP/1.1 200 OK\r\n\r\nabcde";

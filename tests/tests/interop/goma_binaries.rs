@@ -2,9 +2,10 @@
 
 use crate::farm;
 use crate::place::Place;
+use motefarm_tests::compilers::Compilers;
 use motefarm_tests::cxx_project::{CxxProject, Shape, write};
 use motefarm_tests::farm::free_port;
-use motefarm_tests::goma_build::{Compilers, job, task};
+use motefarm_tests::goma_build::{job, task};
 use motefarm_tests::{TestBridge, wait};
 use std::ffi::OsStr;
 use std::fs;
