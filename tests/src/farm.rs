@@ -2,17 +2,17 @@
 
 use crate::mote::{Mote, Ran, tail};
 use crate::processes::{self, Process};
+use crate::ready;
 use crate::wait;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a coordinator may take to serve.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -302,31 +302,15 @@ impl TestFarm {
     /// Starts the coordinator and waits until it says that it is ready, as systemd would.
     #[track_caller]
     pub fn start_coordinator(&self) {
-        let socket = self.fresh("ready");
-        let ready = UnixDatagram::bind(&socket).expect("a socket for readiness");
-        ready.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
         let log = File::options().create(true).append(true).open(self.dir.join("coordinator.log")).expect("a log");
         let mut command = Command::new(&self.programs.coordinator);
         command.arg("serve").arg("--config").arg(self.dir.join("coordinator.toml"));
         command.arg("--data-dir").arg(self.data()).args(["--listen", &self.listen]);
-        command.env_clear().envs(self.env()).env("NOTIFY_SOCKET", &socket).env(SECRET_VARIABLE, &self.secret);
+        command.env_clear().envs(self.env()).env(SECRET_VARIABLE, &self.secret);
         command.current_dir(&self.dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let mut child = command.spawn().expect("the coordinator starts");
-        let begin = Instant::now();
-        let mut message = [0; 512];
-        loop {
-            if ready.recv(&mut message).is_ok_and(|n| message[..n].starts_with(b"READY=1")) {
-                break;
-            }
-            if let Some(status) = child.try_wait().expect("a child can be waited for") {
-                panic!("the coordinator ended with {status} instead of serving: {}", self.coordinator_log(20));
-            }
-            if begin.elapsed() > READY_WITHIN {
-                let _ = child.kill();
-                panic!("the coordinator was not ready within {READY_WITHIN:?}: {}", self.coordinator_log(20));
-            }
-        }
-        let _ = fs::remove_file(socket);
+        let child = ready::start(&mut command, &self.fresh("ready"), READY_WITHIN);
+        let child =
+            child.unwrap_or_else(|why| panic!("the coordinator does not serve: {why:?}: {}", self.coordinator_log(20)));
         *lock(&self.coordinator) = Some(child);
     }
 

@@ -10,11 +10,20 @@
 pub mod blob;
 #[path = "goma_client/compile.rs"]
 pub mod compile;
+#[path = "goma_client/files.rs"]
+pub mod files;
+#[path = "goma_client/health.rs"]
+pub mod health;
 #[path = "goma_client/http.rs"]
 pub mod http;
 #[path = "goma_client/inputs.rs"]
 pub mod inputs;
+#[path = "goma_client/packing.rs"]
+pub mod packing;
+#[path = "goma_client/task.rs"]
+pub mod task;
 #[path = "goma_client/wire.rs"]
 pub mod wire;
 
-pub use compile::{Client, Compiled, Failure, Task};
+pub use compile::{Client, Compiled, Failure};
+pub use task::Task;

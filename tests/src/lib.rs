@@ -6,18 +6,24 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bridge;
+pub mod compilers;
+pub mod cxx_project;
 pub mod farm;
 pub mod files;
 pub mod go_agent;
+pub mod goma_build;
 pub mod goma_client;
 pub mod joined;
 pub mod mote;
 pub mod processes;
 pub mod proxy;
+pub mod ready;
 pub mod root;
 pub mod rpc;
 pub mod wait;
 
+pub use bridge::TestBridge;
 pub use farm::{Instance, Programs, TestFarm};
 pub use mote::{Mote, Ran, Running};
 

@@ -2,6 +2,7 @@
 
 use crate::fake_reapi::{FakeReapi, Rules};
 use crate::goma_client::http::HttpError;
+use crate::goma_client::packing::Packing;
 use crate::harness::{Bridge, Project, apart, lists_files};
 use motefarm_bridge::caller::Caller;
 use motefarm_net::dial::Target;
@@ -113,15 +114,19 @@ async fn every_encoding_works_and_stays_on() {
     let (_dir, bridge) = start("").await;
     let project = Project::new(&[("a.c", &b"int a; ".repeat(1000))]);
     let task = project.task(&["a.c"], &["a.o"]);
-    for (packing, accept) in
-        [(Some("gzip"), "gzip"), (Some("deflate"), "deflate"), (None, "gzip"), (Some("gzip"), "lzma2")]
-    {
+    for (packing, accept) in [
+        (Some(Packing::Gzip), "gzip"),
+        (Some(Packing::Deflate), "deflate"),
+        (None, "gzip"),
+        (Some(Packing::Gzip), "lzma2"),
+    ] {
         let (mut client, task) = (bridge.client(), task.clone());
-        (client.http.packing, client.http.accept_encoding) = (packing, accept);
+        client.http.pack_as(packing);
+        client.http.accept_encoding = accept;
         let (compiled, client) = apart(move || (client.compile(&task).unwrap(), client)).await;
         assert_eq!(compiled.exit_status, 0);
         // The advertisement on the answer is what keeps a client compressing.
-        assert_eq!((client.http.packing, client.http.connections), (Some("gzip"), 1));
+        assert_eq!((client.http.packing(), client.http.connections()), (Some(Packing::Gzip), 1));
     }
 }
 
@@ -156,10 +161,10 @@ async fn rubbish_is_a_400_and_the_bridge_goes_on() {
 async fn logs_are_taken_and_dropped() {
     let (_dir, bridge) = start("").await;
     let mut client = bridge.client();
-    client.http.packing = None;
+    client.http.pack_as(None);
     let said = apart(move || {
         let answer = client.http.call("/sl", &vec![7; 3 << 20]).unwrap();
-        (answer, client.ping().is_ok(), client.http.connections)
+        (answer, client.ping().is_ok(), client.http.connections())
     });
     assert_eq!(said.await, (Vec::new(), true, 1));
 }

@@ -8,13 +8,21 @@ mod calls;
 mod compile;
 mod doctor;
 mod fake_reapi;
-// The client of the end-to-end suite, which knows nothing of the bridge's code.
+// The project and the client of the end-to-end suite, which know nothing of the bridge's code.
+#[path = "../../../tests/src/compilers.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it is a library there, and each suite uses some of it")]
+mod compilers;
+#[path = "../../../tests/src/cxx_project.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it is a library there, and each suite uses some of it")]
+mod cxx_project;
+#[path = "../../../tests/src/goma_build.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it is a library there, and each suite uses some of it")]
+mod goma_build;
 #[path = "../../../tests/src/goma_client.rs"]
 #[allow(dead_code, unreachable_pub, reason = "it is a library there, and each suite uses some of it")]
 mod goma_client;
 mod harness;
 mod hostile;
 mod program;
-mod real_casd;
 mod real_compiler;
 mod trouble;

@@ -77,9 +77,13 @@ impl Blob {
         match (blob.kind, has) {
             (FILE, (false, Some(len), 0)) | (PIECE, (true, Some(len), 0)) if len == blob.size => Ok(blob),
             (META, (false, None, 2..)) | (REFERENCE, (false, None, 1)) if blob.size >= 0 => Ok(blob),
-            (0, _) => Err("the server does not have it".to_owned()),
             _ => Err(format!("a blob of type {} with offset, content, keys {has:?} and size {}", blob.kind, blob.size)),
         }
+    }
+
+    /// Whether this is a server's way to say that it does not have it.
+    pub fn is_none(bytes: &[u8]) -> bool {
+        Fields::read(bytes).is_ok_and(|fields| fields.number(1) == Some(0))
     }
 
     /// Keys to look up for the content; none if it is here.

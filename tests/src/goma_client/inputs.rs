@@ -15,20 +15,20 @@ pub struct ToolSpec {
     pub kind: Result<String, (String, i64, bool)>,
 }
 
-/// The chain from a compiler's path over its links to the file.
-pub fn toolchain(compiler: &Path) -> Vec<ToolSpec> {
+/// The chain from a path, as spelled in `cwd`, over its links to the file.
+pub fn toolchain(cwd: &Path, compiler: &Path) -> Vec<ToolSpec> {
     let mut chain = Vec::new();
     let mut at: PathBuf = compiler.to_owned();
     for _ in 0..8 {
         let path = at.display().to_string();
-        if let Ok(target) = fs::read_link(&at) {
+        if let Ok(target) = fs::read_link(cwd.join(&at)) {
             chain.push(ToolSpec { path, kind: Ok(target.display().to_string()) });
             at = at.parent().expect("a compiler has a directory").join(target);
             continue;
         }
-        let content = fs::read(&at).expect("the compiler can be read");
+        let content = fs::read(cwd.join(&at)).expect("the compiler can be read");
         let hash = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
-        let executable = fs::metadata(&at).expect("it is there").permissions().mode() & 0o111 != 0;
+        let executable = fs::metadata(cwd.join(&at)).expect("it is there").permissions().mode() & 0o111 != 0;
         chain.push(ToolSpec { path, kind: Err((hash, content.len() as i64, executable)) });
         break;
     }

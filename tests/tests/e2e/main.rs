@@ -11,6 +11,8 @@ mod deploy;
 mod direct;
 mod exec;
 mod go_agent;
+mod goma;
+mod goma_client;
 mod gomote;
 mod identity;
 mod kill;

@@ -3,6 +3,7 @@
 use crate::peers::peer;
 use crate::project::{OBJECTS, Project, TARGETS};
 use crate::{farm, seconds};
+use motefarm_tests::cxx_project::CxxProject;
 use motefarm_tests::{Mote, Ran, TestFarm, processes, wait};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -80,7 +81,7 @@ fn bazel_builds_on_the_farm_from_the_cache_after_an_eviction_and_through_deaths(
     assert!(counted(&ran, "remote") >= TARGETS, "{}", ran.stderr);
     for n in [0, 7, 19] {
         let app = farm.program(&project.dir.join(format!("bazel-bin/app_{n}"))).ok();
-        assert_eq!(app.out(), Project::expected(n));
+        assert_eq!(app.out(), CxxProject::expected(n));
     }
 
     bazel.clean();

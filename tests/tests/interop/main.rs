@@ -1,12 +1,18 @@
-//! Programs of others that speak the Remote Execution API, against a farm of the real programs.
+//! Programs of others that speak the Remote Execution API, against a farm of the real programs, and Goma clients
+//! through the bridge against servers of others.
 //!
 //! `make interop` gets the peers and runs this; elsewhere, and for a peer that could not be had, a test says
 //! SKIPPED. Nothing but loopback is used once the peers are there.
 
 mod bazel;
 mod bgd;
+mod buildbox;
+mod buildgrid;
+mod goma;
+mod goma_binaries;
 mod moon;
 mod peers;
+mod place;
 mod project;
 
 use motefarm_tests::farm::Builder;

@@ -1,6 +1,7 @@
-//! A project of C and C++ for Bazel: libraries that use one another, programs that check them, and what
-//! stands in for the repositories that Bazel would fetch.
+//! The project of C and C++ as Bazel wants it: what depends on what, and what stands in for the repositories
+//! that it would fetch.
 
+use motefarm_tests::cxx_project::{CxxProject, Shape, write};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,74 +19,42 @@ pub(crate) const OBJECTS: usize = 2 * LIBRARIES + PROGRAMS;
 /// See the module.
 pub(crate) struct Project {
     pub(crate) dir: PathBuf,
+    sources: CxxProject,
     stubs: PathBuf,
-}
-
-fn write(path: &Path, text: &str) {
-    fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("a folder of the project");
-    fs::write(path, text).expect("a file of the project");
 }
 
 impl Project {
     /// Writes it all.
     pub(crate) fn write(dir: &Path) -> Self {
-        let project = Self { dir: dir.join("project"), stubs: dir.join("stubs") };
+        let shape = Shape { libraries: LIBRARIES, programs: PROGRAMS, freestanding: 0, demanding: false };
+        let sources = CxxProject::write(&dir.join("project"), shape);
+        let project = Self { dir: sources.dir.clone(), sources, stubs: dir.join("stubs") };
         write(&project.dir.join("WORKSPACE"), "");
         let mut build = String::new();
         for n in 0..LIBRARIES {
-            project.write_library(&mut build, n, "c");
-            project.write_library(&mut build, n, "cc");
+            for kind in ["c", "cc"] {
+                let deps = n.checked_sub(1).map_or(String::new(), |before| format!("\":{kind}_{before}\""));
+                build += &format!(
+                    "cc_library(name = \"{kind}_{n}\", srcs = [\"{kind}_{n}.{kind}\"], \
+                     hdrs = [\"{kind}_{n}.h\", \"common.h\"], deps = [{deps}], linkstatic = 1)\n"
+                );
+            }
         }
         for n in 0..PROGRAMS {
             let deps = format!("[\":c_{n}\", \":cc_{n}\"]");
             build += &format!("cc_binary(name = \"app_{n}\", srcs = [\"app_{n}.cc\"], deps = {deps})\n");
-            let text = format!(
-                "#include \"c_{n}.h\"\n#include \"cc_{n}.h\"\n#include <cstdio>\n\
-                 int main() {{ std::printf(\"%d %d\\n\", c_{n}(), cc_{n}()); }}\n"
-            );
-            write(&project.dir.join(format!("app_{n}.cc")), &text);
         }
         for n in 0..GENERATED {
             build += &format!("genrule(name = \"made_{n}\", outs = [\"made_{n}.txt\"], cmd = \"echo {n} > $@\")\n");
         }
         write(&project.dir.join("BUILD"), &build);
-        project.edit(0);
         project.write_stubs();
         project
     }
 
     /// Changes what every compilation reads.
     pub(crate) fn edit(&self, generation: u32) {
-        write(&self.dir.join("common.h"), &format!("#define GENERATION {generation}\n"));
-    }
-
-    /// What program `n` writes.
-    pub(crate) fn expected(n: usize) -> String {
-        // Library k adds k to what the one before it says.
-        let sum: usize = (0..=n).sum();
-        format!("{sum} {}", sum + 1)
-    }
-
-    /// A library that adds its number to what the one before it says; the C++ ones begin with 1.
-    fn write_library(&self, build: &mut String, n: usize, kind: &str) {
-        let name = format!("{kind}_{n}");
-        let before = n.checked_sub(1).map(|m| format!("{kind}_{m}"));
-        let deps = before.as_ref().map_or(String::new(), |b| format!("\":{b}\""));
-        *build += &format!(
-            "cc_library(name = \"{name}\", srcs = [\"{name}.{kind}\"], hdrs = [\"{name}.h\", \"common.h\"], \
-             deps = [{deps}], linkstatic = 1)\n"
-        );
-        let declared = format!("int {name}(void);\n");
-        let c = format!("#ifdef __cplusplus\nextern \"C\"\n#endif\n{declared}");
-        write(&self.dir.join(format!("{name}.h")), if kind == "c" { &c } else { &declared });
-        let start = usize::from(kind == "cc");
-        let text = match before {
-            Some(b) => {
-                format!("#include \"{b}.h\"\n#include \"common.h\"\nint {name}(void) {{ return {b}() + {n}; }}\n")
-            }
-            None => format!("#include \"common.h\"\nint {name}(void) {{ return {start}; }}\n"),
-        };
-        write(&self.dir.join(format!("{name}.{kind}")), &text);
+        self.sources.edit(generation);
     }
 
     /// Repositories that rules of C++ pull in, as far as old Bazels look into them.
