@@ -118,6 +118,8 @@ pub struct InputsFile {
     pub system_files: Option<SystemFilesWord>,
     /// What counts as the system's.
     pub system_prefixes: Option<Vec<String>>,
+    /// Whether the bridge reads its own user's files itself.
+    pub read_local: Option<bool>,
 }
 
 /// See [`Root`].
@@ -329,6 +331,7 @@ impl File {
             response_bytes: self.limits.response_bytes,
             deadline,
             detach: self.action.on_disconnect != Some(OnDisconnect::Cancel),
+            read_local: self.inputs.read_local.unwrap_or(true),
         };
         Ok(Config {
             listen,
@@ -429,6 +432,7 @@ mod tests {
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let config = resolve(BACKEND, Overrides::default()).unwrap();
         assert_eq!((config.listen.as_str(), config.instance.as_str()), (DEFAULT_LISTEN, ""));
+        assert!(config.compile.read_local);
         assert_eq!(
             (config.path_prefixes.as_slice(), config.anonymous),
             (&[DEFAULT_PREFIX.to_owned()][..], Anonymous::OwnUser)

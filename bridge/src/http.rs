@@ -8,7 +8,7 @@ mod body;
 pub mod encoding;
 mod pages;
 
-use crate::access::Access;
+use crate::access::{Access, Who};
 use crate::admission::Pool;
 use crate::backend::Stage;
 use crate::file_blob::{self, HashKey};
@@ -103,7 +103,7 @@ impl Edge {
             );
         };
         let shown = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let Some(caller) = self.access.admit(is_own_user, shown) else {
+        let Some(who) = self.access.admit(is_own_user, shown) else {
             self.records.metrics().refused.fetch_add(1, Ordering::Relaxed);
             let what =
                 if shown.is_some() { "the Authorization shown is not known" } else { "no Authorization was shown" };
@@ -128,7 +128,7 @@ impl Edge {
             Call::Exec | Call::Store | Call::Lookup => {
                 let answer_by = Encoding::for_answer(header(request.headers(), ACCEPT_ENCODING));
                 match body::read(self, request).await {
-                    Ok(body) => self.message(call, body, &caller, answer_by).await,
+                    Ok(body) => self.message(call, body, &who, answer_by).await,
                     Err(error) => body_refused(&error),
                 }
             }
@@ -161,14 +161,15 @@ impl Edge {
         text(StatusCode::OK, &format!("ok {} auth={} backend={backend}\n", env!("CARGO_PKG_VERSION"), self.access))
     }
 
-    async fn message(&self, call: Call, body: Unpacked, caller: &str, answer_by: Encoding) -> Answer {
+    async fn message(&self, call: Call, body: Unpacked, who: &Who, answer_by: Encoding) -> Answer {
         let Unpacked { bytes, held } = body;
         let encoded = match call {
             Call::Exec => match decode::exec_request(bytes) {
                 Ok(received) => {
                     let now = self.clock.now();
-                    let mut trace = self.records.begin(now, caller, received.request.requester_info.as_ref());
-                    self.compiler.compile(received, held, &mut trace).await.encode_to_vec()
+                    let info = received.request.requester_info.as_ref();
+                    let mut trace = self.records.begin(now, &who.to_string(), info);
+                    self.compiler.compile(received, held, who, &mut trace).await.encode_to_vec()
                 }
                 Err(error) => return bad(&error.to_string()),
             },

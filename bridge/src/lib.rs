@@ -24,10 +24,12 @@ pub mod explain;
 pub mod file_blob;
 pub mod hash_map;
 pub mod http;
+pub mod local_inputs;
 pub mod metrics;
 pub mod pipeline;
 pub mod records;
 pub mod run;
+pub mod secret_file;
 pub mod seed;
 pub mod serve;
 
