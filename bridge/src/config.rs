@@ -80,8 +80,31 @@ pub struct File {
     pub auth: AuthFile,
     /// A certificate of the operator's.
     pub tls: Option<TlsFile>,
+    /// What clients are told of where to find it.
+    pub settings: SettingsFile,
     /// Bounds.
     pub limits: LimitsFile,
+}
+
+/// `[settings]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SettingsFile {
+    /// Where clients ask for settings (`GOMA_SETTINGS_SERVER`).
+    pub path: String,
+    /// The URL that they are told; absent: the one they dialled.
+    pub endpoint: Option<String>,
+    /// What the settings are called.
+    pub name: String,
+    /// PEM file of the CA that they are told; absent: the bridge's own, unless it has a certificate of the
+    /// operator's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for SettingsFile {
+    fn default() -> Self {
+        Self { path: "/settings".to_owned(), endpoint: None, name: "mote-bridge".to_owned(), ca_file: None }
+    }
 }
 
 /// `[backend]`.
@@ -271,6 +294,8 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// A certificate of the operator's.
     pub tls: Option<TlsFile>,
+    /// What clients are told of where to find it.
+    pub settings: SettingsFile,
     /// Bounds.
     pub limits: LimitsFile,
 }
@@ -315,6 +340,12 @@ impl File {
         if let Some(bad) = prefixes.iter().find(|p| !p.is_empty() && (!p.starts_with('/') || p.ends_with('/'))) {
             return Err(wrong("path_prefixes", format!("{bad:?} must begin, and must not end, with '/'")));
         }
+        if !self.settings.path.starts_with('/') {
+            return Err(wrong("settings.path", format!("{:?} must begin with '/'", self.settings.path)));
+        }
+        if let Some(url) = self.settings.endpoint.as_ref().filter(|url| !is_http_url(url)) {
+            return Err(wrong("settings.endpoint", format!("{url:?} is not http[s]://HOST[:PORT]/PREFIX")));
+        }
         let platforms = platforms(self.platform, &flags.platform, self.client_platform_properties);
         let deadline = duration("limits.deadline", &self.limits.deadline)?;
         if deadline > LONGEST_DEADLINE {
@@ -346,6 +377,7 @@ impl File {
             anonymous,
             token_file: self.auth.token_file,
             tls: self.tls,
+            settings: self.settings,
             limits: self.limits,
         })
     }
@@ -408,6 +440,11 @@ fn inputs(file: &InputsFile) -> Result<InputRules, ConfigError> {
     })
 }
 
+fn is_http_url(text: &str) -> bool {
+    text.parse::<http::Uri>()
+        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+}
+
 fn duration(key: &'static str, text: &str) -> Result<Duration, ConfigError> {
     let parsed = humantime::parse_duration(text)
         .map_err(|error| wrong(key, format!("{text:?} is not a duration such as \"15m\": {error}")))?;
@@ -460,6 +497,7 @@ mod tests {
             ("backend.address = \"a:1\"\npath_prefixes = [\"x\"]", "path_prefixes"),
             ("backend.address = \"a:1\"\nlimits.deadline = \"20m\"", "610 s"),
             ("backend.address = \"a:1\"\naction.timeout = \"5\"", "action.timeout"),
+            ("backend.address = \"a:1\"\nsettings.endpoint = \"goma.example:5050\"", "settings.endpoint"),
             ("backend.adress = \"a:1\"", "unknown field"),
         ] {
             let problem = resolve(text, Overrides::default()).unwrap_err();

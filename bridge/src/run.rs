@@ -11,7 +11,7 @@ use crate::content::Content;
 use crate::doctor::environment::Facts;
 use crate::doctor::{Severity, describe, probe};
 use crate::hash_map::HashMap;
-use crate::http::Edge;
+use crate::http::{Edge, Settings};
 use crate::pipeline::compile::Compiler;
 use crate::records::Records;
 use crate::{explain, seed, serve};
@@ -240,10 +240,21 @@ pub fn edge(config: &Config, content: Content) -> anyhow::Result<Edge> {
         records: Records::default(),
         clock: Arc::new(SystemClock),
         path_prefixes: config.path_prefixes.clone(),
+        settings: settings(config),
         request_bytes: config.limits.request_bytes,
         packed: Pool::new(share),
         unpacked: Pool::new(share * 3),
         answers,
         draining: AtomicBool::new(false),
     })
+}
+
+fn settings(config: &Config) -> Settings {
+    let own_ca = config.tls.is_none().then(|| config.data_dir.join("tls/ca.pem"));
+    Settings {
+        path: config.settings.path.clone(),
+        endpoint: config.settings.endpoint.clone(),
+        name: config.settings.name.clone(),
+        ca_file: config.settings.ca_file.clone().or(own_ca),
+    }
 }

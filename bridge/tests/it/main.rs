@@ -15,4 +15,5 @@ mod local_inputs;
 mod program;
 mod real_casd;
 mod real_compiler;
+mod settings;
 mod trouble;
