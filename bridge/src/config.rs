@@ -8,6 +8,7 @@ use crate::pipeline::client_path::ClientPath;
 use crate::pipeline::compile::CompileRules;
 use crate::pipeline::inputs::{InputRules, Root, SystemFiles};
 use crate::pipeline::platform::{PlatformRule, PlatformRules};
+use crate::relay::config::RelayFile;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -50,7 +51,7 @@ pub enum ConfigError {
     },
 }
 
-fn wrong(key: &'static str, problem: impl ToString) -> ConfigError {
+pub(crate) fn wrong(key: &'static str, problem: impl ToString) -> ConfigError {
     ConfigError::Value { key, problem: problem.to_string() }
 }
 
@@ -82,6 +83,8 @@ pub struct File {
     pub tls: Option<TlsFile>,
     /// What clients are told of where to find it.
     pub settings: SettingsFile,
+    /// Of `mote-bridge relay`.
+    pub relay: RelayFile,
     /// Bounds.
     pub limits: LimitsFile,
 }
@@ -197,6 +200,8 @@ pub struct AuthFile {
     pub anonymous: Option<AnonymousWord>,
     /// Lines of NAME TOKEN.
     pub token_file: Option<PathBuf>,
+    /// `LUCI_CONTEXT` file to write, by which clients of the bridge's own user get tokens.
+    pub local_auth: Option<PathBuf>,
 }
 
 /// See [`Anonymous`].
@@ -265,6 +270,8 @@ pub struct Overrides {
     pub instance: Option<String>,
     /// `--platform`.
     pub platform: Vec<(String, String)>,
+    /// `--local-auth`.
+    pub local_auth: Option<PathBuf>,
 }
 
 /// The resolved configuration.
@@ -292,6 +299,8 @@ pub struct Config {
     pub anonymous: Anonymous,
     /// Lines of NAME TOKEN.
     pub token_file: Option<PathBuf>,
+    /// `LUCI_CONTEXT` file to write.
+    pub local_auth: Option<PathBuf>,
     /// A certificate of the operator's.
     pub tls: Option<TlsFile>,
     /// What clients are told of where to find it.
@@ -329,6 +338,13 @@ impl File {
             (Some(AnonymousWord::Nobody), Some(_)) => Anonymous::Nobody,
             (None, _) => Anonymous::OwnUser,
         };
+        let local_auth = flags.local_auth.or(self.auth.local_auth);
+        if local_auth.is_some() && anonymous == Anonymous::Nobody {
+            return Err(wrong(
+                "auth.local_auth",
+                "its clients are known as the bridge's own user, and \"nobody\" is anonymous",
+            ));
+        }
         let on_loopback = listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
         if !on_loopback && self.auth.anonymous.is_none() && self.auth.token_file.is_none() {
             return Err(wrong(
@@ -376,6 +392,7 @@ impl File {
             compile,
             anonymous,
             token_file: self.auth.token_file,
+            local_auth,
             tls: self.tls,
             settings: self.settings,
             limits: self.limits,

@@ -13,6 +13,7 @@
 
 pub mod access;
 pub mod admission;
+pub mod authorization;
 pub mod backend;
 pub mod caller;
 pub mod cli;
@@ -24,10 +25,12 @@ pub mod explain;
 pub mod file_blob;
 pub mod hash_map;
 pub mod http;
+pub mod local_auth;
 pub mod local_inputs;
 pub mod metrics;
 pub mod pipeline;
 pub mod records;
+pub mod relay;
 pub mod run;
 pub mod secret_file;
 pub mod seed;

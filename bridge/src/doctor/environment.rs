@@ -305,7 +305,8 @@ mod tests {
             assert_eq!(ids(&changed, 1000), [expected], "{name}={value}");
         }
         let token_file = Some("/token".into());
-        let env = crate::client_env::ClientEnv { host: "h".into(), port: 1, token_file, strict: true };
+        let env =
+            crate::client_env::ClientEnv { host: "h".into(), port: 1, token_file, strict: true, ..Default::default() };
         let printed = env.variables();
         let printed: Vec<(&str, &str)> = printed.iter().map(|(name, value)| (*name, value.as_str())).collect();
         assert_eq!(ids(&printed, 1000), Vec::<&str>::new());

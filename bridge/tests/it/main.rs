@@ -11,9 +11,12 @@ mod fake_reapi;
 #[allow(dead_code, unreachable_pub, reason = "it is a library there, and each suite uses some of it")]
 mod goma_client;
 mod harness;
+mod local_auth;
 mod local_inputs;
 mod program;
 mod real_casd;
 mod real_compiler;
+mod relay;
+mod relay_program;
 mod settings;
 mod trouble;
