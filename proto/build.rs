@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "mote/v1/runner.proto",
         "gomote/gomote.proto",
         "goma/goma_data.proto",
+        "goma/settings.proto",
     ];
     let descriptors = protox::compile(files, ["."])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);

@@ -2,16 +2,14 @@
 //! user on this machine. A client's `Authorization` is free text, so the token counts with and without
 //! `Bearer`. Values are hashed as they are read and never said again.
 
+use crate::secret_file::{SecretFile, SecretFileError};
 use motefarm_net::token::SecretHash;
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::time::{Duration, SystemTime};
-use std::{fs, io};
-use tokio::time::Instant;
+use std::path::Path;
 
-/// How often the file is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Set by a relay on the calls of users that are not its own: its socket is its user's, and they are not.
+/// It only takes away, so anybody may set it.
+pub const OTHER_USER: &str = "mote-other-user";
 
 /// Who is let in without a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,68 +22,49 @@ pub enum Anonymous {
     Anyone,
 }
 
+/// Who called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// Whoever has this name's token, wherever he is.
+    Token(String),
+    /// The user that the bridge runs as, on this machine: what he may read the bridge may read, and sees.
+    OwnUser,
+    /// Anybody.
+    Anyone,
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Token(name) => name,
+            Self::OwnUser => "own user",
+            Self::Anyone => "anonymous",
+        })
+    }
+}
+
 /// See the module.
 pub struct Access {
     anonymous: Anonymous,
-    tokens: Option<TokenFile>,
-}
-
-/// Why a token file can not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenFileError {
-    /// It can not be read.
-    #[error("can not read the token file {}: {source}", .path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Others may read it.
-    #[error("the token file {0} is open to others: chmod 600 {0}")]
-    Open(String),
-    /// A line is not a name and a token.
-    #[error("the token file {}, line {line}: expected NAME TOKEN", .path.display())]
-    Line {
-        /// Which file.
-        path: PathBuf,
-        /// Which line, from 1 on.
-        line: usize,
-    },
-}
-
-struct TokenFile {
-    path: PathBuf,
-    state: Mutex<State>,
+    tokens: Option<SecretFile<Tokens>>,
 }
 
 /// Whose each is.
 type Tokens = Vec<(String, SecretHash)>;
 
-struct State {
-    tokens: Tokens,
-    stamp: Option<SystemTime>,
-    looked: Instant,
-}
-
 impl Access {
     /// These rules; the file is read now.
-    pub fn new(anonymous: Anonymous, token_file: Option<&Path>) -> Result<Self, TokenFileError> {
-        let tokens = token_file.map(|path| {
-            let (tokens, stamp) = read(path)?;
-            let state = Mutex::new(State { tokens, stamp, looked: Instant::now() });
-            Ok::<_, TokenFileError>(TokenFile { path: path.to_owned(), state })
-        });
-        Ok(Self { anonymous, tokens: tokens.transpose()? })
+    pub fn new(anonymous: Anonymous, token_file: Option<&Path>) -> Result<Self, SecretFileError> {
+        Ok(Self { anonymous, tokens: token_file.map(|path| SecretFile::open(path, parse)).transpose()? })
     }
 
-    /// The name of who called, or nobody.
-    pub fn admit(&self, is_own_user: bool, authorization: Option<&[u8]>) -> Option<String> {
+    /// Who called, if he may.
+    pub fn admit(&self, is_own_user: bool, authorization: Option<&[u8]>) -> Option<Who> {
         let shown = authorization.and_then(|value| std::str::from_utf8(value).ok());
-        let named = shown.and_then(|shown| self.tokens.as_ref()?.owner(shown.trim()));
-        named.or(match self.anonymous {
-            Anonymous::Anyone => Some("anonymous".to_owned()),
-            Anonymous::OwnUser if is_own_user => Some("own user".to_owned()),
+        let named = shown.and_then(|shown| owner(&self.tokens.as_ref()?.get(), shown.trim()));
+        named.map(Who::Token).or(match self.anonymous {
+            Anonymous::Anyone => Some(Who::Anyone),
+            Anonymous::OwnUser if is_own_user => Some(Who::OwnUser),
             Anonymous::OwnUser | Anonymous::Nobody => None,
         })
     }
@@ -103,50 +82,28 @@ impl fmt::Display for Access {
     }
 }
 
-impl TokenFile {
-    fn owner(&self, shown: &str) -> Option<String> {
-        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if state.looked.elapsed() >= LOOK_EVERY {
-            state.looked = Instant::now();
-            if stamp(&self.path) != state.stamp {
-                match read(&self.path) {
-                    Ok((tokens, stamp)) => {
-                        tracing::info!(path = %self.path.display(), tokens = tokens.len(), "the token file was read again");
-                        (state.tokens, state.stamp) = (tokens, stamp);
-                    }
-                    Err(error) => tracing::error!(%error, "the token file is no use now; the tokens before stay good"),
-                }
-            }
-        }
-        let bare = shown.strip_prefix("Bearer ").map_or(shown, str::trim);
-        let mine = |(_, hash): &&(String, SecretHash)| hash.matches(bare) | hash.matches(shown);
-        state.tokens.iter().find(mine).map(|(name, _)| name.clone())
-    }
+fn owner(tokens: &Tokens, shown: &str) -> Option<String> {
+    let bare = shown.strip_prefix("Bearer ").map_or(shown, str::trim);
+    let mine = |(_, hash): &&(String, SecretHash)| hash.matches(bare) | hash.matches(shown);
+    tokens.iter().find(mine).map(|(name, _)| name.clone())
 }
 
-fn stamp(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).ok()?.modified().ok()
-}
-
-fn read(path: &Path) -> Result<(Tokens, Option<SystemTime>), TokenFileError> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let failed = |source| TokenFileError::Read { path: path.to_owned(), source };
-    let stamp = stamp(path);
-    if fs::metadata(path).map_err(failed)?.permissions().mode() & 0o077 != 0 {
-        return Err(TokenFileError::Open(path.display().to_string()));
-    }
-    let text = fs::read_to_string(path).map_err(failed)?;
+fn parse(text: &str) -> Result<Tokens, String> {
     let lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     let tokens = lines.map(|(n, line)| match line.split_once(char::is_whitespace) {
         Some((name, token)) => Ok((name.to_owned(), SecretHash::of(token.trim()))),
-        None => Err(TokenFileError::Line { path: path.to_owned(), line: n + 1 }),
+        None => Err(format!("line {}: expected NAME TOKEN", n + 1)),
     });
-    Ok((tokens.collect::<Result<_, _>>()?, stamp))
+    tokens.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret_file::LOOK_EVERY;
+    use std::fs;
+    use std::path::PathBuf;
+    use std::time::{Duration, SystemTime};
 
     fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -169,7 +126,8 @@ mod tests {
             (false, Some("Bearer "), None),
             (false, None, None),
         ] {
-            assert_eq!(access.admit(own, shown.map(str::as_bytes)).as_deref(), expected, "{own} {shown:?}");
+            let who = access.admit(own, shown.map(str::as_bytes)).map(|who| who.to_string());
+            assert_eq!(who.as_deref(), expected, "{own} {shown:?}");
         }
         assert_eq!(access.to_string(), "own-user,token");
         assert_eq!(access.admit(false, Some(&[0xff])), None);
@@ -188,18 +146,20 @@ mod tests {
         };
         change("bob two\n", 1000);
         tokio::time::advance(LOOK_EVERY).await;
-        assert_eq!((access.admit(false, Some(b"one")), access.admit(false, Some(b"two"))), (None, Some("bob".into())));
+        let bob = Some(Who::Token("bob".to_owned()));
+        assert_eq!((access.admit(false, Some(b"one")), access.admit(false, Some(b"two"))), (None, bob.clone()));
         change("nonsense\n", 2000);
         tokio::time::advance(LOOK_EVERY).await;
-        assert_eq!(access.admit(false, Some(b"two")).as_deref(), Some("bob"));
+        assert_eq!(access.admit(false, Some(b"two")), bob);
     }
 
     #[test]
     fn a_file_that_is_open_or_wrong_is_refused() {
         use std::os::unix::fs::PermissionsExt as _;
         let (_dir, path) = file("alice one\nbob\n");
-        assert!(matches!(Access::new(Anonymous::Nobody, Some(&path)), Err(TokenFileError::Line { line: 2, .. })));
+        let problem = Access::new(Anonymous::Nobody, Some(&path)).err().unwrap().to_string();
+        assert!(problem.contains("tokens, line 2: expected NAME TOKEN"), "{problem}");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(Access::new(Anonymous::Nobody, Some(&path)), Err(TokenFileError::Open(_))));
+        assert!(matches!(Access::new(Anonymous::Nobody, Some(&path)), Err(SecretFileError::Open(_))));
     }
 }

@@ -24,6 +24,12 @@ pub enum Command {
     Serve(Setup),
     /// Say what would be used, and what is wrong with it. Opens no port. Exits 64 if something is wrong.
     CheckConfig(Setup),
+    /// Stand in for Goma's http_proxy: take a client's calls on loopback and pass them on to a server anywhere.
+    ///
+    /// Called under the name http_proxy, this program does just that.
+    ///
+    /// Example: mote-bridge relay --server-host build.example:5050
+    Relay(Relay),
     /// Print what a Goma client's environment must hold to use this bridge.
     ///
     /// Example: eval "$(mote-bridge env)"
@@ -70,6 +76,38 @@ pub struct Setup {
     /// Where the hash map and keys are kept [default: ${XDG_DATA_HOME:-~/.local/share}/mote-bridge].
     #[arg(long, value_name = "DIR", env = "MOTE_BRIDGE_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Give clients tokens by way of this LUCI_CONTEXT file, which is written; they start faster and try again more.
+    #[arg(long, value_name = "FILE")]
+    pub local_auth: Option<PathBuf>,
+}
+
+/// `relay`. One dash does, as for Go's flags.
+#[derive(Debug, Clone, Args)]
+pub struct Relay {
+    /// The server, as goma_ctl.py says it: HOST, HOST:PORT or a URL.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub server_host: Option<String>,
+    /// The server, where goma_ctl.py has cut off its port: http://HOST:PORT or https://HOST:PORT.
+    #[arg(long, value_name = "URL", env = "MOTE_BRIDGE_UPSTREAM")]
+    pub upstream: Option<String>,
+    /// Port of 127.0.0.1 to listen on; 0 picks one [default: 19080].
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Configuration file (TOML), of which [relay] counts.
+    #[arg(long, value_name = "FILE", env = "MOTE_BRIDGE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The CA that vouches for the server [default: what the system trusts].
+    #[arg(long, value_name = "FILE", env = "MOTE_BRIDGE_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// File with the token that the server is shown for your own calls.
+    #[arg(long, value_name = "FILE", env = "MOTE_BRIDGE_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Give clients tokens by way of this LUCI_CONTEXT file, which is written.
+    #[arg(long, value_name = "FILE")]
+    pub local_auth: Option<PathBuf>,
+    /// Speak TLS where cleartext was said, or the other way round, if the server does.
+    #[arg(long)]
+    pub switch_scheme: bool,
 }
 
 impl Setup {
@@ -94,6 +132,12 @@ pub struct Env {
     /// File with the value of the client's `Authorization` header, if the bridge wants a token.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// The file that `relay --local-auth` or `serve --local-auth` wrote, from which the client gets tokens.
+    #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
+    pub local_auth: Option<PathBuf>,
+    /// Have the client ask the bridge where it is (GOMA_SETTINGS_SERVER), at this path.
+    #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true, default_missing_value = "/settings")]
+    pub settings: Option<String>,
     /// Fail where the remote compile fails, instead of compiling locally: for trying out.
     #[arg(long)]
     pub strict: bool,

@@ -29,7 +29,7 @@ impl Shell {
 }
 
 /// What the variables say.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ClientEnv {
     /// Without a port: the client hands it to the resolver as it is.
     pub host: String,
@@ -37,6 +37,10 @@ pub struct ClientEnv {
     pub port: u16,
     /// Absolute.
     pub token_file: Option<PathBuf>,
+    /// Absolute; not together with a token file.
+    pub local_auth: Option<PathBuf>,
+    /// The path on the bridge where the client asks for settings.
+    pub settings: Option<String>,
     /// No local compiles.
     pub strict: bool,
 }
@@ -44,6 +48,13 @@ pub struct ClientEnv {
 /// Variables that undo ours where they are set.
 const IN_THE_WAY: [&str; 4] =
     ["GOMA_URL_PATH_PREFIX", "GOMA_RPC_EXTRA_PARAMS", "GOMA_PROXY_HOST", "GOMA_SETTINGS_SERVER"];
+/// Those that win over `LUCI_CONTEXT`.
+const BEFORE_LOCAL_AUTH: [&str; 4] = [
+    "GOMA_HTTP_AUTHORIZATION_FILE",
+    "GOMA_OAUTH2_CONFIG_FILE",
+    "GOMA_SERVICE_ACCOUNT_JSON_FILE",
+    "GOMA_GCE_SERVICE_ACCOUNT",
+];
 
 impl ClientEnv {
     /// Name and value, in order.
@@ -64,13 +75,18 @@ impl ClientEnv {
         if self.strict {
             all.push(("GOMA_FAIL_FAST", word(true)));
         }
+        let settings = |path: &String| format!("http://{}:{}{path}", self.host, self.port);
+        all.extend(self.settings.as_ref().map(|path| ("GOMA_SETTINGS_SERVER", settings(path))));
+        all.extend(self.local_auth.as_deref().map(|file| ("LUCI_CONTEXT", file.display().to_string())));
         all.extend(self.token_file.as_deref().map(|file| ("GOMA_HTTP_AUTHORIZATION_FILE", file.display().to_string())));
         all
     }
 
     /// Lines for the shell.
     pub fn lines(&self, shell: Shell) -> String {
-        let unset = IN_THE_WAY.iter().filter(|name| !self.variables().iter().any(|(other, _)| other == *name));
+        let before = if self.local_auth.is_some() { &BEFORE_LOCAL_AUTH[..] } else { &[] };
+        let unset =
+            IN_THE_WAY.iter().chain(before).filter(|name| !self.variables().iter().any(|(other, _)| other == *name));
         let unset = unset.map(|name| match shell {
             Shell::Bash => format!("unset {name}\n"),
             Shell::Fish => format!("set --erase {name}\n"),
@@ -97,7 +113,31 @@ mod tests {
     use super::*;
 
     fn env(token_file: &str) -> ClientEnv {
-        ClientEnv { host: "localhost".into(), port: 5050, token_file: Some(token_file.into()), strict: true }
+        ClientEnv {
+            host: "localhost".into(),
+            port: 5050,
+            token_file: Some(token_file.into()),
+            local_auth: None,
+            settings: None,
+            strict: true,
+        }
+    }
+
+    #[test]
+    fn what_was_not_asked_for_is_not_said_and_what_wins_over_it_is_unset() {
+        let plain = env("/t").lines(Shell::Bash);
+        assert!(plain.contains("unset GOMA_SETTINGS_SERVER\n") && !plain.contains("LUCI_CONTEXT"), "{plain}");
+        let asked = ClientEnv {
+            token_file: None,
+            local_auth: Some("/run/luci".into()),
+            settings: Some("/settings".into()),
+            ..env("/t")
+        };
+        let lines = asked.lines(Shell::Bash);
+        assert!(lines.contains("export GOMA_SETTINGS_SERVER='http://localhost:5050/settings'\n"), "{lines}");
+        assert!(!lines.contains("unset GOMA_SETTINGS_SERVER"), "{lines}");
+        assert!(lines.contains("export LUCI_CONTEXT='/run/luci'\n"), "{lines}");
+        assert!(lines.contains("unset GOMA_HTTP_AUTHORIZATION_FILE\n"), "{lines}");
     }
 
     #[test]

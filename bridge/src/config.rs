@@ -8,6 +8,7 @@ use crate::pipeline::client_path::ClientPath;
 use crate::pipeline::compile::CompileRules;
 use crate::pipeline::inputs::{InputRules, Root, SystemFiles};
 use crate::pipeline::platform::{PlatformRule, PlatformRules};
+use crate::relay::config::RelayFile;
 use motefarm_core::platform::{MERGED, SYSTEM_FILES};
 use motefarm_net::profile::is_farm_name;
 use serde::Deserialize;
@@ -53,7 +54,7 @@ pub enum ConfigError {
     },
 }
 
-fn wrong(key: &'static str, problem: impl ToString) -> ConfigError {
+pub(crate) fn wrong(key: &'static str, problem: impl ToString) -> ConfigError {
     ConfigError::Value { key, problem: problem.to_string() }
 }
 
@@ -83,8 +84,33 @@ pub struct File {
     pub auth: AuthFile,
     /// A certificate of the operator's.
     pub tls: Option<TlsFile>,
+    /// What clients are told of where to find it.
+    pub settings: SettingsFile,
+    /// Of `mote-bridge relay`.
+    pub relay: RelayFile,
     /// Bounds.
     pub limits: LimitsFile,
+}
+
+/// `[settings]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SettingsFile {
+    /// Where clients ask for settings (`GOMA_SETTINGS_SERVER`).
+    pub path: String,
+    /// The URL that they are told; absent: the one they dialled.
+    pub endpoint: Option<String>,
+    /// What the settings are called.
+    pub name: String,
+    /// PEM file of the CA that they are told; absent: the bridge's own, unless it has a certificate of the
+    /// operator's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for SettingsFile {
+    fn default() -> Self {
+        Self { path: "/settings".to_owned(), endpoint: None, name: "mote-bridge".to_owned(), ca_file: None }
+    }
 }
 
 /// `[backend]`.
@@ -125,6 +151,8 @@ pub struct InputsFile {
     pub system_files: Option<SystemFilesWord>,
     /// What counts as the system's.
     pub system_prefixes: Option<Vec<String>>,
+    /// Whether the bridge reads its own user's files itself.
+    pub read_local: Option<bool>,
 }
 
 /// See [`Root`].
@@ -179,6 +207,8 @@ pub struct AuthFile {
     pub anonymous: Option<AnonymousWord>,
     /// Lines of NAME TOKEN.
     pub token_file: Option<PathBuf>,
+    /// `LUCI_CONTEXT` file to write, by which clients of the bridge's own user get tokens.
+    pub local_auth: Option<PathBuf>,
 }
 
 /// See [`Anonymous`].
@@ -251,6 +281,8 @@ pub struct Overrides {
     pub instance: Option<String>,
     /// `--platform`.
     pub platform: Vec<(String, String)>,
+    /// `--local-auth`.
+    pub local_auth: Option<PathBuf>,
 }
 
 /// The REAPI server that does the work.
@@ -303,8 +335,12 @@ pub struct Config {
     pub anonymous: Anonymous,
     /// Lines of NAME TOKEN.
     pub token_file: Option<PathBuf>,
+    /// `LUCI_CONTEXT` file to write.
+    pub local_auth: Option<PathBuf>,
     /// A certificate of the operator's.
     pub tls: Option<TlsFile>,
+    /// What clients are told of where to find it.
+    pub settings: SettingsFile,
     /// Bounds.
     pub limits: LimitsFile,
 }
@@ -336,6 +372,13 @@ impl File {
             (Some(AnonymousWord::Nobody), Some(_)) => Anonymous::Nobody,
             (None, _) => Anonymous::OwnUser,
         };
+        let local_auth = flags.local_auth.or(self.auth.local_auth);
+        if local_auth.is_some() && anonymous == Anonymous::Nobody {
+            return Err(wrong(
+                "auth.local_auth",
+                "its clients are known as the bridge's own user, and \"nobody\" is anonymous",
+            ));
+        }
         let on_loopback = listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
         if !on_loopback && self.auth.anonymous.is_none() && self.auth.token_file.is_none() {
             return Err(wrong(
@@ -346,6 +389,12 @@ impl File {
         let prefixes = self.path_prefixes.unwrap_or_else(|| vec![DEFAULT_PREFIX.to_owned()]);
         if let Some(bad) = prefixes.iter().find(|p| !p.is_empty() && (!p.starts_with('/') || p.ends_with('/'))) {
             return Err(wrong("path_prefixes", format!("{bad:?} must begin, and must not end, with '/'")));
+        }
+        if !self.settings.path.starts_with('/') {
+            return Err(wrong("settings.path", format!("{:?} must begin with '/'", self.settings.path)));
+        }
+        if let Some(url) = self.settings.endpoint.as_ref().filter(|url| !is_http_url(url)) {
+            return Err(wrong("settings.endpoint", format!("{url:?} is not http[s]://HOST[:PORT]/PREFIX")));
         }
         let inputs = inputs(&self.inputs)?;
         let mut properties = BTreeMap::new();
@@ -371,6 +420,7 @@ impl File {
             response_bytes: self.limits.response_bytes,
             deadline,
             detach: self.action.on_disconnect != Some(OnDisconnect::Cancel),
+            read_local: self.inputs.read_local.unwrap_or(true),
         };
         Ok(Config {
             listen,
@@ -382,7 +432,9 @@ impl File {
             compile,
             anonymous,
             token_file: self.auth.token_file,
+            local_auth,
             tls: self.tls,
+            settings: self.settings,
             limits: self.limits,
         })
     }
@@ -475,6 +527,11 @@ fn inputs(file: &InputsFile) -> Result<InputRules, ConfigError> {
     })
 }
 
+fn is_http_url(text: &str) -> bool {
+    text.parse::<http::Uri>()
+        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+}
+
 fn duration(key: &'static str, text: &str) -> Result<Duration, ConfigError> {
     let parsed = humantime::parse_duration(text)
         .map_err(|error| wrong(key, format!("{text:?} is not a duration such as \"15m\": {error}")))?;
@@ -499,6 +556,7 @@ mod tests {
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let config = resolve(BACKEND, Overrides::default()).unwrap();
         assert_eq!((config.listen.as_str(), config.instance.as_str()), (DEFAULT_LISTEN, ""));
+        assert!(config.compile.read_local);
         assert_eq!(
             (config.path_prefixes.as_slice(), config.anonymous),
             (&[DEFAULT_PREFIX.to_owned()][..], Anonymous::OwnUser)
@@ -545,6 +603,7 @@ mod tests {
             ("backend.address = \"a:1\"\npath_prefixes = [\"x\"]", "path_prefixes"),
             ("backend.address = \"a:1\"\nlimits.deadline = \"20m\"", "610 s"),
             ("backend.address = \"a:1\"\naction.timeout = \"5\"", "action.timeout"),
+            ("backend.address = \"a:1\"\nsettings.endpoint = \"goma.example:5050\"", "settings.endpoint"),
             ("backend.adress = \"a:1\"", "unknown field"),
         ] {
             let problem = resolve(text, Overrides::default()).unwrap_err();

@@ -8,10 +8,11 @@ mod assemble;
 use crate::backend::{Backend, Fault, Stage};
 use crate::file_blob::{Blob, HashKey, key_of_chunk};
 use crate::hash_map::{Entry, HashMap};
+use bytes::Bytes;
 use motefarm_core::Digest;
 use std::io;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tonic::Code;
 
 /// Long files put together at once: each holds a few chunks in memory.
@@ -87,6 +88,19 @@ impl Content {
             });
         }
         results
+    }
+
+    /// Stores a longer file that is at hand, whose key was verified: as one blob, from its pieces.
+    pub async fn store_whole(
+        &self,
+        stage: Stage,
+        key: HashKey,
+        whole: Digest,
+        chunks: Vec<HashKey>,
+        pieces: mpsc::Receiver<Bytes>,
+    ) -> Result<(), Fault> {
+        self.backend.put_pieces(stage, whole, pieces).await?;
+        self.remember(stage, Entry::of_whole(key, whole, chunks)).await
     }
 
     /// A reference is another key of its file.

@@ -36,7 +36,13 @@ pub fn describe(records: &Value) -> String {
         }
         line(
             "inputs",
-            format!("{} shipped, {} the worker's own, {} missing", field("inputs"), field("dropped"), field("missing")),
+            format!(
+                "{} shipped, {} the worker's own, {} read where they lie, {} missing",
+                field("inputs"),
+                field("dropped"),
+                field("local"),
+                field("missing")
+            ),
         );
         for missing in record["missing_named"].as_array().into_iter().flatten() {
             line(

@@ -15,7 +15,7 @@ mod log;
 mod recent;
 mod record;
 
-use crate::file_blob::HashKey;
+use crate::file_blob::{CHUNK_BYTES, HashKey};
 use log::Log;
 use motefarm_core::Digest;
 use recent::Recent;
@@ -57,6 +57,18 @@ impl Entry {
         match self {
             Self::File(digest) | Self::Chunk { blob: digest, .. } | Self::Meta { whole: digest, .. } => *digest,
         }
+    }
+
+    /// Those of a longer file that lies in the CAS as one blob: its chunks, which are ranges of it, and itself.
+    pub fn of_whole(key: HashKey, whole: Digest, chunks: Vec<HashKey>) -> Vec<(HashKey, Self)> {
+        let range = |(n, key): (usize, &HashKey)| {
+            let offset = n as u64 * CHUNK_BYTES as u64;
+            let length = whole.size_bytes().saturating_sub(offset).min(CHUNK_BYTES as u64);
+            (*key, Self::Chunk { offset, blob: whole, start: offset, length })
+        };
+        let mut entries: Vec<_> = chunks.iter().enumerate().map(range).collect();
+        entries.push((key, Self::Meta { whole, chunks }));
+        entries
     }
 }
 

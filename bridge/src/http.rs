@@ -7,8 +7,9 @@
 mod body;
 pub mod encoding;
 mod pages;
+mod settings;
 
-use crate::access::Access;
+use crate::access::{Access, OTHER_USER, Who};
 use crate::admission::Pool;
 use crate::backend::Stage;
 use crate::file_blob::{self, HashKey};
@@ -25,7 +26,9 @@ use hyper::body::Incoming;
 use motefarm_core::Clock;
 use motefarm_proto::goma::{FileBlob, LookupFileReq, LookupFileResp, StoreFileResp};
 use prost::Message;
+pub use settings::Settings;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -51,6 +54,8 @@ pub struct Edge {
     pub clock: Arc<dyn Clock>,
     /// Each empty, or beginning and not ending with `/`.
     pub path_prefixes: Vec<String>,
+    /// What clients are told of where to find it.
+    pub settings: Settings,
     /// Largest request, unpacked.
     pub request_bytes: usize,
     /// Requests as they came.
@@ -61,6 +66,17 @@ pub struct Edge {
     pub answers: Pool,
     /// Stopping: every answer is the last of its connection.
     pub draining: AtomicBool,
+}
+
+/// The way a request came.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// Over loopback, from a socket of the bridge's own user.
+    pub is_own_user: bool,
+    /// Not in the clear.
+    pub is_tls: bool,
+    /// Which of the bridge's addresses the client dialled.
+    pub at: SocketAddr,
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -79,9 +95,10 @@ enum Call {
 }
 
 impl Edge {
-    /// Answers one request. `is_own_user`: it came over loopback from a socket of the bridge's own user.
-    pub async fn answer(self: Arc<Self>, request: Request<Incoming>, is_own_user: bool) -> Result<Answer, Infallible> {
-        let mut answer = self.route(request, is_own_user).await;
+    /// Answers one request.
+    pub async fn answer(self: Arc<Self>, request: Request<Incoming>, arrival: Arrival) -> Result<Answer, Infallible> {
+        let is_own_user = arrival.is_own_user && !request.headers().contains_key(OTHER_USER);
+        let mut answer = self.route(request, Arrival { is_own_user, ..arrival }).await;
         if answer.status() == StatusCode::OK {
             answer.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static(ACCEPTED));
         }
@@ -91,7 +108,10 @@ impl Edge {
         Ok(answer)
     }
 
-    async fn route(&self, request: Request<Incoming>, is_own_user: bool) -> Answer {
+    async fn route(&self, request: Request<Incoming>, arrival: Arrival) -> Answer {
+        if request.uri().path() == self.settings.path {
+            return settings::answer(self, request, arrival).await;
+        }
         let Some((call, rest)) = self.call(request.uri().path()) else {
             let known = self.path_prefixes.join("' or '");
             return text(
@@ -103,7 +123,7 @@ impl Edge {
             );
         };
         let shown = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let Some(caller) = self.access.admit(is_own_user, shown) else {
+        let Some(who) = self.access.admit(arrival.is_own_user, shown) else {
             self.records.metrics().refused.fetch_add(1, Ordering::Relaxed);
             let what =
                 if shown.is_some() { "the Authorization shown is not known" } else { "no Authorization was shown" };
@@ -133,7 +153,7 @@ impl Edge {
                     _ => &weight::LOOKUP,
                 };
                 match body::read(self, request, shape).await {
-                    Ok(body) => self.message(call, body, &caller, answer_by).await,
+                    Ok(body) => self.message(call, body, &who, answer_by).await,
                     Err(error) => body_refused(&error),
                 }
             }
@@ -166,14 +186,15 @@ impl Edge {
         text(StatusCode::OK, &format!("ok {} auth={} backend={backend}\n", env!("CARGO_PKG_VERSION"), self.access))
     }
 
-    async fn message(&self, call: Call, body: Unpacked, caller: &str, answer_by: Encoding) -> Answer {
+    async fn message(&self, call: Call, body: Unpacked, who: &Who, answer_by: Encoding) -> Answer {
         let Unpacked { bytes, held } = body;
         let encoded = match call {
             Call::Exec => match decode::exec_request(bytes) {
                 Ok(received) => {
                     let now = self.clock.now();
-                    let mut trace = self.records.begin(now, caller, received.request.requester_info.as_ref());
-                    self.compiler.compile(received, held, &mut trace).await.encode_to_vec()
+                    let info = received.request.requester_info.as_ref();
+                    let mut trace = self.records.begin(now, &who.to_string(), info);
+                    self.compiler.compile(received, held, who, &mut trace).await.encode_to_vec()
                 }
                 Err(error) => return bad(&error.to_string()),
             },

@@ -12,6 +12,7 @@
 pub mod access;
 pub mod admission;
 mod allocator;
+pub mod authorization;
 pub mod backend;
 pub mod caller;
 pub mod cli;
@@ -25,11 +26,15 @@ pub mod file_blob;
 pub mod fuzzing;
 pub mod hash_map;
 pub mod http;
+pub mod local_auth;
 pub mod local_file;
+pub mod local_inputs;
 pub mod metrics;
 pub mod pipeline;
 pub mod records;
+pub mod relay;
 pub mod run;
+pub mod secret_file;
 pub mod seed;
 pub mod serve;
 

@@ -20,6 +20,8 @@ pub struct Metrics {
     pub unpacked_bytes: AtomicU64,
     /// Calls that were refused for their credential.
     pub refused: AtomicU64,
+    /// Inputs that the bridge read itself.
+    pub local_inputs: AtomicU64,
 }
 
 #[derive(Default)]
@@ -87,6 +89,7 @@ impl Metrics {
             ("received_bytes_total", "Bytes of requests as they were sent.", &self.received_bytes),
             ("unpacked_bytes_total", "Bytes of requests after unpacking.", &self.unpacked_bytes),
             ("refused_total", "Calls refused for their credential.", &self.refused),
+            ("local_inputs_total", "Inputs read where they lie.", &self.local_inputs),
         ] {
             line(format_args!("# HELP mote_bridge_{name} {help}\n# TYPE mote_bridge_{name} counter"));
             line(format_args!("mote_bridge_{name} {}", load(counter)));

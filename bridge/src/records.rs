@@ -10,6 +10,7 @@ use motefarm_proto::goma::exec_resp::CacheSource;
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -76,6 +77,8 @@ pub struct Record {
     pub inputs: usize,
     /// Inputs left to the worker.
     pub dropped: usize,
+    /// Inputs that were read where they lie.
+    pub local: usize,
     /// How it ended.
     pub outcome: Outcome,
     /// Where it failed.
@@ -135,6 +138,7 @@ impl Records {
             action: None,
             inputs: 0,
             dropped: 0,
+            local: 0,
             outcome: Outcome::Abandoned,
             stage: None,
             code: None,
@@ -180,6 +184,12 @@ impl Trace {
         self.record.action = Some(action.to_string());
         self.record.inputs = layout.inputs.len();
         self.record.dropped = layout.dropped;
+    }
+
+    /// So many more inputs were read where they lie.
+    pub fn read_local(&mut self, inputs: usize) {
+        self.record.local += inputs;
+        self.records.metrics.local_inputs.fetch_add(inputs as u64, Ordering::Relaxed);
     }
 
     /// It has a result.

@@ -4,7 +4,7 @@ use crate::access::Access;
 use crate::admission::Pool;
 use crate::backend::{Address, Backend};
 use crate::caller::Caller;
-use crate::cli::{Cli, Command, Doctor, Setup, Way};
+use crate::cli::{self, Cli, Command, Doctor, Setup, Way};
 use crate::client_env::{self, ClientEnv, Shell};
 use crate::config::{Config, File, Overrides, Server};
 use crate::content::Content;
@@ -12,9 +12,13 @@ use crate::doctor::catalogue::Kind;
 use crate::doctor::examine::{Options, examine};
 use crate::doctor::variables::Variables;
 use crate::hash_map::HashMap;
-use crate::http::Edge;
+use crate::http::{Edge, Settings};
+use crate::local_auth::LocalAuth;
 use crate::pipeline::compile::Compiler;
 use crate::records::Records;
+use crate::relay::arguments;
+use crate::relay::config::Flags;
+use crate::relay::run::Ready;
 use crate::{allocator, explain, seed, serve};
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -25,6 +29,7 @@ use motefarm_net::private_file;
 use motefarm_net::profile::{self, DEFAULT_FARM, Profile, ProfileError};
 use motefarm_net::tls::{self, Authority, OperatorCertificate};
 use rustls::ServerConfig;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,6 +37,7 @@ use std::sync::atomic::AtomicBool;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Exit code for a wrong configuration (`EX_USAGE` of sysexits.h).
 const EXIT_CONFIG: u8 = 64;
@@ -43,7 +49,9 @@ const BLOCKING_THREADS: usize = 8;
 /// The whole program.
 pub fn main_impl() -> ExitCode {
     allocator::keep_little();
-    let cli = Cli::parse();
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let is_http_proxy = args.first().is_some_and(|program| arguments::is_http_proxy(program));
+    let cli = Cli::parse_from(arguments::words(args));
     start_logging();
     let result = match &cli.command {
         Command::Serve(setup) => match resolve(setup) {
@@ -54,9 +62,20 @@ pub fn main_impl() -> ExitCode {
             Ok(config) => say(&config.describe()),
             Err(error) => return config_error(&error),
         },
+        Command::Relay(asked) => match ready_relay(asked) {
+            Ok(ready) => on_runtime(ready.run(is_http_proxy)),
+            Err(error) => return config_error(&error),
+        },
         Command::Env(env) => dial::split_address(&env.bridge).map_err(Into::into).and_then(|(host, port)| {
             let token_file = env.token_file.as_deref().map(client_env::absolute);
-            let env_of = ClientEnv { host: host.to_owned(), port, token_file, strict: env.strict };
+            let env_of = ClientEnv {
+                host: host.to_owned(),
+                port,
+                token_file,
+                local_auth: env.local_auth.as_deref().map(client_env::absolute),
+                settings: env.settings.clone(),
+                strict: env.strict,
+            };
             say(env_of.lines(env.shell).trim_end())
         }),
         Command::Seed(asked) => on_runtime(async {
@@ -144,6 +163,23 @@ async fn doctor(asked: &Doctor) -> anyhow::Result<bool> {
     Ok(report.is_bad())
 }
 
+fn ready_relay(asked: &cli::Relay) -> anyhow::Result<Ready> {
+    let file = match &asked.config {
+        Some(path) => File::load(path)?,
+        None => File::default(),
+    };
+    let flags = Flags {
+        upstream: asked.upstream.clone(),
+        server_host: asked.server_host.clone(),
+        port: asked.port,
+        ca_file: asked.ca_file.clone(),
+        token_file: asked.token_file.clone(),
+        local_auth: asked.local_auth.clone(),
+        switch_scheme: asked.switch_scheme,
+    };
+    Ready::new(file.relay.resolve(flags)?)
+}
+
 fn resolve(setup: &Setup) -> anyhow::Result<Config> {
     let file = match &setup.config {
         Some(path) => File::load(path)?,
@@ -164,6 +200,7 @@ fn resolve(setup: &Setup) -> anyhow::Result<Config> {
         profile: setup.profile.clone(),
         instance: setup.instance.clone(),
         platform: setup.platform.clone(),
+        local_auth: setup.local_auth.clone(),
     };
     let mut config = file.resolve(flags, default_dir)?;
     config.data_dir = std::path::absolute(&config.data_dir)?;
@@ -251,6 +288,14 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let edge = Arc::new(edge(&config, Content::new(backend, map))?);
     let shutdown = CancellationToken::new();
     let mut stop = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let beside = TaskTracker::new();
+    if let Some(file) = &config.local_auth {
+        let opened = LocalAuth::open(file, None, Arc::new(SystemClock)).await;
+        let local_auth = opened.with_context(|| format!("can not write {}", file.display()))?;
+        tracing::info!(LUCI_CONTEXT = %local_auth.context().display(), "clients are given tokens");
+        beside.spawn(local_auth.serve(shutdown.clone()));
+    }
+    beside.close();
     let port = tokio::spawn(serve::serve(edge.clone(), listener, tls, config.limits.connections, shutdown.clone()));
     let ca = data_dir.join("tls/ca.pem");
     tracing::info!(%address, backend = %config.server, instance = config.instance, ca = %ca.display(), "the bridge serves");
@@ -266,8 +311,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("stopping: what is in progress is answered first");
     shutdown.cancel();
+    let ending = async {
+        let ended = port.await;
+        beside.wait().await;
+        ended
+    };
     tokio::select! {
-        ended = port => ended?,
+        ended = ending => ended?,
         _ = stop.0.recv() => tracing::warn!("told to stop again: stopping at once"),
         _ = stop.1.recv() => tracing::warn!("told to stop again: stopping at once"),
     }
@@ -285,10 +335,21 @@ pub fn edge(config: &Config, content: Content) -> anyhow::Result<Edge> {
         records: Records::default(),
         clock: Arc::new(SystemClock),
         path_prefixes: config.path_prefixes.clone(),
+        settings: settings(config),
         request_bytes: config.limits.request_bytes,
         packed: Pool::new(share),
         unpacked: Pool::new(share * 3),
         answers,
         draining: AtomicBool::new(false),
     })
+}
+
+fn settings(config: &Config) -> Settings {
+    let own_ca = config.tls.is_none().then(|| config.data_dir.join("tls/ca.pem"));
+    Settings {
+        path: config.settings.path.clone(),
+        endpoint: config.settings.endpoint.clone(),
+        name: config.settings.name.clone(),
+        ca_file: config.settings.ca_file.clone().or(own_ca),
+    }
 }

@@ -1,7 +1,9 @@
 //! The port: TLS and cleartext by the first byte, every connection's caller known before its first request,
 //! and a way to stop that no client notices.
 
-use crate::http::Edge;
+use crate::http::{Arrival, Edge};
+use http::{Request, Response};
+use hyper::body::Incoming;
 use motefarm_net::accept::accept;
 use motefarm_net::first_byte::{TLS_HANDSHAKE, first_byte};
 use motefarm_net::own_user;
@@ -9,12 +11,13 @@ use motefarm_net::serve::{ConnectionError, serve_idle_connection};
 use rustls::ServerConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tower::Service;
 
 /// Time for a connection to say its first byte, to finish its handshake, and to begin its first request.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,8 +29,7 @@ const OVERLAP: Duration = Duration::from_secs(6);
 /// Time for what is in progress after that.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// Serves until `shutdown`, then drains: accepts nothing more, tells each client that its connection is over,
-/// and closes it when the client no longer reuses it.
+/// Serves until `shutdown`, then drains.
 pub async fn serve(
     edge: Arc<Edge>,
     listener: TcpListener,
@@ -35,15 +37,45 @@ pub async fn serve(
     max_connections: usize,
     shutdown: CancellationToken,
 ) {
-    let (acceptor, closing) = (TlsAcceptor::from(tls), CancellationToken::new());
-    let open = accept(listener, max_connections, &shutdown, |stream, from| {
-        connection(edge.clone(), stream, from, acceptor.clone(), closing.clone())
-    });
-    let open = open.await;
-    edge.draining.store(true, Ordering::Relaxed);
+    let acceptor = TlsAcceptor::from(tls);
+    connections(listener, max_connections, &shutdown, &edge.draining, |stream, from, closing| {
+        connection(edge.clone(), stream, from, acceptor.clone(), closing)
+    })
+    .await;
+}
+
+/// Runs `connection` on each that comes, until `shutdown`. Then accepts nothing more, has each client told that
+/// its connection is over (`draining`), and has it closed (the token) when the client no longer reuses it.
+pub(crate) async fn connections<F>(
+    listener: TcpListener,
+    most: usize,
+    shutdown: &CancellationToken,
+    draining: &AtomicBool,
+    connection: impl Fn(TcpStream, SocketAddr, CancellationToken) -> F,
+) where
+    F: Future<Output = Result<(), ConnectionError>> + Send + 'static,
+{
+    let closing = CancellationToken::new();
+    let open = accept(listener, most, shutdown, |stream, from| connection(stream, from, closing.clone())).await;
+    draining.store(true, Ordering::Relaxed);
     open.end_within(OVERLAP).await;
     closing.cancel();
     open.drain(DRAIN).await;
+}
+
+/// What a connection begins with.
+pub(crate) struct Beginning {
+    pub(crate) is_own_user: bool,
+    pub(crate) is_tls: bool,
+}
+
+/// Waits for the first byte, and finds out whose it is.
+pub(crate) async fn begin(stream: &TcpStream, from: SocketAddr) -> Result<Beginning, ConnectionError> {
+    stream.set_nodelay(true)?;
+    let first = tokio::time::timeout(HANDSHAKE_TIMEOUT, first_byte(stream)).await??;
+    let local = stream.local_addr()?;
+    let is_own_user = tokio::task::spawn_blocking(move || own_user::is_own_user(from, local)).await?;
+    Ok(Beginning { is_own_user, is_tls: first == TLS_HANDSHAKE })
 }
 
 async fn connection(
@@ -53,25 +85,30 @@ async fn connection(
     acceptor: TlsAcceptor,
     closing: CancellationToken,
 ) -> Result<(), ConnectionError> {
-    stream.set_nodelay(true)?;
-    let first = tokio::time::timeout(HANDSHAKE_TIMEOUT, first_byte(&stream)).await??;
-    let local = stream.local_addr()?;
-    let is_own_user = tokio::task::spawn_blocking(move || own_user::is_own_user(from, local)).await?;
-    if first == TLS_HANDSHAKE {
+    let Beginning { is_own_user, is_tls } = begin(&stream, from).await?;
+    let arrival = Arrival { is_own_user, is_tls, at: stream.local_addr()? };
+    let service = tower::service_fn(move |request| edge.clone().answer(request, arrival));
+    if is_tls {
         let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
-        return requests(edge, stream, is_own_user, closing).await;
+        return requests(stream, service, closing).await;
     }
-    requests(edge, stream, is_own_user, closing).await
+    requests(stream, service, closing).await
 }
 
-async fn requests<Io>(
-    edge: Arc<Edge>,
+/// Serves the requests of one connection.
+pub(crate) async fn requests<Io, S, B>(
     stream: Io,
-    is_own_user: bool,
+    service: S,
     closing: CancellationToken,
 ) -> Result<(), ConnectionError>
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<ConnectionError>,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<ConnectionError>,
 {
     let mut stream = BufReader::new(stream);
     let beginning = tokio::time::timeout(HANDSHAKE_TIMEOUT, stream.fill_buf()).await??;
@@ -84,7 +121,6 @@ where
         stream.shutdown().await?;
         return Ok(());
     }
-    let service = tower::service_fn(move |request| edge.clone().answer(request, is_own_user));
     serve_idle_connection(stream, service, closing, IDLE_TIMEOUT).await
 }
 

@@ -84,6 +84,11 @@ pub fn split_address(address: &str) -> Result<(&str, u16), io::Error> {
 impl Target {
     /// Connects within [`CONNECT_TIMEOUT`]. With TLS the ALPN protocols are `alpn`.
     pub async fn connect(&self, alpn: &[&[u8]]) -> Result<BoxStream, DialError> {
+        Ok(self.connect_agreeing(alpn).await?.0)
+    }
+
+    /// The same, with the protocol that the server chose, if it chose one.
+    pub async fn connect_agreeing(&self, alpn: &[&[u8]]) -> Result<(BoxStream, Option<Vec<u8>>), DialError> {
         let connecting = self.connect_untimed(alpn);
         let result = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| {
             let problem = format!("no answer within {} s", CONNECT_TIMEOUT.as_secs());
@@ -92,7 +97,7 @@ impl Target {
         result.map_err(|cause| DialError { target: self.to_string(), cause })
     }
 
-    async fn connect_untimed(&self, alpn: &[&[u8]]) -> io::Result<BoxStream> {
+    async fn connect_untimed(&self, alpn: &[&[u8]]) -> io::Result<(BoxStream, Option<Vec<u8>>)> {
         match self {
             Self::Tls { address, tls } => {
                 let (host, port) = split_address(address)?;
@@ -103,15 +108,16 @@ impl Target {
                 let mut config = ClientConfig::clone(tls);
                 config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
                 let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
-                Ok(Box::new(stream))
+                let agreed = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+                Ok((Box::new(stream), agreed))
             }
             Self::Clear(address) => {
                 let tcp = TcpStream::connect(split_address(address)?).await?;
                 tcp.set_nodelay(true)?;
-                Ok(Box::new(tcp))
+                Ok((Box::new(tcp), None))
             }
             #[cfg(unix)]
-            Self::Unix(path) => Ok(Box::new(crate::unix::connect(path).await?)),
+            Self::Unix(path) => Ok((Box::new(crate::unix::connect(path).await?), None)),
             #[cfg(not(unix))]
             Self::Unix(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "no Unix sockets on this system")),
         }

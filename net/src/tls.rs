@@ -13,7 +13,7 @@ mod faces;
 mod problem;
 mod trust;
 
-pub use faces::OperatorCertificate;
+pub use faces::{OperatorCertificate, show_certificate};
 pub use problem::PeerProblem;
 pub use rustls::ClientConfig;
 pub use trust::{client_config, client_config_pinned, client_config_system, client_config_system_and, presented_ca};
@@ -245,6 +245,32 @@ mod tests {
             let by_hash = client_config_pinned(&authority.ca_hash().unwrap()).unwrap();
             assert_eq!(handshake(server.clone(), by_hash, name).await.unwrap(), b'!', "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_caller_shows_the_certificate_it_was_told_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::load_or_create(&dir.path().join("ca")).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &authority.issuer().unwrap()).unwrap();
+        let paths = [dir.path().join("cert.pem"), dir.path().join("key.pem")];
+        fs::write(&paths[0], to_pem(certificate.der())).unwrap();
+        private_file::write(&paths[1], key.serialize_pem().as_bytes()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(parse_ca(authority.ca_pem()).unwrap()).unwrap();
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+        let server = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap());
+        let server = Arc::new(server.unwrap());
+        let without = client_config(authority.ca_pem()).unwrap();
+        assert!(handshake(server.clone(), without.clone(), "localhost").await.is_err());
+        let mut with = without;
+        show_certificate(&mut with, &paths[0], &paths[1]).unwrap();
+        assert_eq!(handshake(server, with, "localhost").await.unwrap(), b'!');
     }
 
     #[tokio::test]

@@ -33,6 +33,11 @@ impl Compilers {
         (found.collect(), lacking.into_iter().map(|(_, cxx)| cxx).collect())
     }
 
+    /// The one for C.
+    pub fn of_c(&self) -> &str {
+        &self.c
+    }
+
     /// Clang copied into a project, with its own headers, called relatively.
     pub fn into_tree(project: &CxxProject) -> Option<Self> {
         let clang = fs::canonicalize("/usr/bin/clang").ok()?;

@@ -1,6 +1,7 @@
 //! Single blobs, of any size, in pieces.
 
 use super::cas::{check, in_time};
+use super::in_flight::{self, Claimed};
 use super::retry::retrying;
 use super::{Backend, Fault, Stage};
 use bytes::{Bytes, BytesMut};
@@ -98,6 +99,28 @@ impl Backend {
     pub async fn write_pieces(&self, stage: Stage, digest: Digest, pieces: mpsc::Receiver<Bytes>) -> Result<(), Fault> {
         let written = self.write_once(stage, digest, ReceiverStream::new(pieces)).await;
         written.map_err(|status| Fault::of(stage, &status))
+    }
+
+    /// Sees to it that a blob is in the CAS, from pieces as above: asks whether it is, and waits for who sends it
+    /// just now.
+    pub async fn put_pieces(&self, stage: Stage, digest: Digest, pieces: mpsc::Receiver<Bytes>) -> Result<(), Fault> {
+        loop {
+            let Claimed { ours, theirs } = self.in_flight.claim([digest]);
+            match theirs.into_iter().next() {
+                Some((_, other)) => {
+                    if in_flight::ended(other).await {
+                        return Ok(());
+                    }
+                }
+                None => {
+                    if !self.missing(stage, &[digest]).await?.is_empty() {
+                        self.write_pieces(stage, digest, pieces).await?;
+                    }
+                    ours.succeeded();
+                    return Ok(());
+                }
+            }
+        }
     }
 
     async fn write_once(

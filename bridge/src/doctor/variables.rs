@@ -124,6 +124,7 @@ impl FromIterator<(String, String)> for Variables {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client_env::ClientEnv;
 
     #[test]
     fn every_name_is_read_one_way() {
@@ -156,10 +157,14 @@ mod tests {
 
     #[test]
     fn everything_that_mote_bridge_prints_is_known() {
-        let env =
-            crate::client_env::ClientEnv { host: "h".into(), port: 1, token_file: Some("/t".into()), strict: true };
-        for (name, _) in env.variables() {
-            assert!(name.starts_with("GOMACTL_") || reading(name).is_some(), "{name}");
+        let files = [(Some("/t".into()), None), (None, Some("/l".into()))];
+        for (token_file, local_auth) in files {
+            let settings = Some("/settings".into());
+            let env = ClientEnv { host: "h".into(), port: 1, token_file, local_auth, settings, strict: true };
+            for (name, _) in env.variables() {
+                let is_others = name.starts_with("GOMACTL_") || name == "LUCI_CONTEXT";
+                assert!(is_others || reading(name).is_some(), "{name}");
+            }
         }
     }
 }

@@ -6,12 +6,14 @@ use super::refusal::{MissingInput, Refusal};
 use super::response::{self, OutputFile};
 use super::running::Running;
 use super::toolchain::ToolKind;
+use crate::access::Who;
 use crate::admission::{Held, Pool};
 use crate::backend::execute::{NotRun, Origin, Ran};
 use crate::backend::{Fault, Stage};
 use crate::content::Content;
 use crate::file_blob::{self, HashKey};
 use crate::hash_map::Entry;
+use crate::local_inputs::{self, LocalInputs, Wanted};
 use crate::records::Trace;
 use bytes::Bytes;
 use motefarm_core::Digest;
@@ -37,6 +39,8 @@ pub struct CompileRules {
     pub deadline: Duration,
     /// Whether a compile goes on when its client left.
     pub detach: bool,
+    /// Whether the bridge's own user's inputs are read where they lie.
+    pub read_local: bool,
 }
 
 /// See the module.
@@ -44,6 +48,7 @@ pub struct Compiler {
     rules: CompileRules,
     content: Content,
     running: Running,
+    local: LocalInputs,
     /// Bounds the contents of answers.
     answers: Pool,
 }
@@ -56,12 +61,14 @@ struct Job<'a> {
     /// The digest of each shipped input.
     contents: Vec<Digest>,
     origin: Origin,
+    /// Whether we see the files that the client sees.
+    is_local: bool,
 }
 
 impl Compiler {
     /// By these rules.
     pub fn new(rules: CompileRules, content: Content, answers: Pool) -> Self {
-        Self { rules, content, running: Running::default(), answers }
+        Self { rules, content, running: Running::default(), local: LocalInputs::default(), answers }
     }
 
     /// Where the content is.
@@ -76,9 +83,10 @@ impl Compiler {
 
     /// Answers a request. `held`: what it holds of the memory for requests, given back once its content is
     /// stored. Dropping the future stops the work, but for an action that is detached.
-    pub async fn compile(&self, received: Received<ExecReq>, held: Held, trace: &mut Trace) -> ExecResp {
+    pub async fn compile(&self, received: Received<ExecReq>, held: Held, who: &Who, trace: &mut Trace) -> ExecResp {
         let id = received.request.requester_info.as_ref().map(|info| info.compiler_proxy_id().to_owned());
-        let walk = self.walk(received, held, trace);
+        let is_local = self.rules.read_local && *who == Who::OwnUser;
+        let walk = self.walk(received, held, is_local, trace);
         let walked = tokio::time::timeout(self.rules.deadline, walk).await.unwrap_or_else(|_| {
             let message =
                 format!("not done within {} s; ask again, it may go on meanwhile", self.rules.deadline.as_secs());
@@ -88,7 +96,13 @@ impl Compiler {
         ExecResp { requester_compiler_proxy_id: id, ..answer }
     }
 
-    async fn walk(&self, received: Received<ExecReq>, held: Held, trace: &mut Trace) -> Result<ExecResp, Refusal> {
+    async fn walk(
+        &self,
+        received: Received<ExecReq>,
+        held: Held,
+        is_local: bool,
+        trace: &mut Trace,
+    ) -> Result<ExecResp, Refusal> {
         let Received { mut request, raw } = received;
         // Content first, whatever becomes of the rest: the client has five attempts in all.
         let refused = trace.stage(Stage::Ingest, self.ingest(&mut request, raw)).await;
@@ -96,7 +110,9 @@ impl Compiler {
         let refused = refused?;
         let outline = Outline::of(&request, &self.rules.action)?;
         trace.output(outline.outputs.first().map_or("", |output| output.filename.as_str()));
-        let contents = trace.stage(Stage::Inputs, self.contents(&request, &outline, &refused)).await?;
+        let found = self.contents(&request, &outline, &refused, is_local);
+        let (contents, read) = trace.stage(Stage::Inputs, found).await?;
+        trace.read_local(read);
         let dialect = trace.stage(Stage::Capabilities, self.content.backend().abilities()).await?.dialect;
         let prepared = action::prepare(&request, &outline, &contents, &self.rules.action, dialect)?;
         let info = request.requester_info.as_ref();
@@ -105,7 +121,7 @@ impl Compiler {
             info.map(|info| info.build_id()).unwrap_or_default(),
         );
         trace.action(prepared.action, &outline.layout);
-        self.serve(&Job { request: &request, outline, prepared, contents, origin }, trace).await
+        self.serve(&Job { request: &request, outline, prepared, contents, origin, is_local }, trace).await
     }
 
     async fn serve(&self, job: &Job<'_>, trace: &mut Trace) -> Result<ExecResp, Refusal> {
@@ -166,24 +182,37 @@ impl Compiler {
         Ok(refused)
     }
 
-    /// The digest of each shipped input, or all that are missing.
+    /// The digest of each shipped input, and how many were read here; or all that are missing.
     async fn contents(
         &self,
         request: &ExecReq,
         outline: &Outline,
         refused: &HashMap<usize, String>,
-    ) -> Result<Vec<Digest>, Refusal> {
-        let keys: Vec<Option<HashKey>> =
-            outline.layout.inputs.iter().map(|input| HashKey::parse(&request.input[input.index].hash_key)).collect();
-        let known = self.content.entries(Stage::Inputs, keys.iter().flatten().copied().collect()).await?;
-        let mut known = known.into_iter();
-        let (mut contents, mut missing) = (Vec::with_capacity(keys.len()), Vec::new());
-        for (input, key) in outline.layout.inputs.iter().zip(keys) {
+        is_local: bool,
+    ) -> Result<(Vec<Digest>, usize), Refusal> {
+        let mut keys = Vec::with_capacity(outline.layout.inputs.len());
+        for input in &outline.layout.inputs {
+            let input = &request.input[input.index];
+            keys.push(
+                HashKey::parse(&input.hash_key).ok_or_else(|| {
+                    Refusal::never(format!("input {:?} has a hash key that is none", input.filename()))
+                })?,
+            );
+        }
+        let mut read = 0;
+        let mut known = self.content.entries(Stage::Inputs, keys.clone()).await?;
+        if is_local && known.contains(&None) {
+            let unknown = outline.layout.inputs.iter().zip(&keys).zip(&known).filter(|(_, entry)| entry.is_none());
+            let unknown = unknown.map(|((input, key), _)| (input.index, *key));
+            read = self.read_local(Stage::Inputs, request, unknown).await?.len();
+            if read > 0 {
+                known = self.content.entries(Stage::Inputs, keys).await?;
+            }
+        }
+        let (mut contents, mut missing) = (Vec::with_capacity(known.len()), Vec::new());
+        for (input, entry) in outline.layout.inputs.iter().zip(known) {
             let filename = request.input[input.index].filename();
-            let Some(_) = key else {
-                return Err(Refusal::never(format!("input {filename:?} has a hash key that is none")));
-            };
-            match known.next().flatten() {
+            match entry {
                 Some(Entry::File(digest) | Entry::Meta { whole: digest, .. }) => contents.push(digest),
                 Some(Entry::Chunk { .. }) => {
                     return Err(Refusal::never(format!("input {filename:?} has the hash key of a chunk")));
@@ -194,7 +223,22 @@ impl Compiler {
                 }
             }
         }
-        if missing.is_empty() { Ok(contents) } else { Err(Refusal::Missing(missing)) }
+        if missing.is_empty() { Ok((contents, read)) } else { Err(Refusal::Missing(missing)) }
+    }
+
+    /// Stores those of these inputs that lie here as the client had them; answers which.
+    async fn read_local(
+        &self,
+        stage: Stage,
+        request: &ExecReq,
+        inputs: impl Iterator<Item = (usize, HashKey)>,
+    ) -> Result<HashSet<HashKey>, Fault> {
+        let mut seen = HashSet::new();
+        let wanted = inputs.filter(|(_, key)| seen.insert(*key)).filter_map(|(index, key)| {
+            let path = local_inputs::place(request, request.input[index].filename())?;
+            Some(Wanted { key, path })
+        });
+        self.local.store(&self.content, stage, wanted.collect()).await
     }
 
     /// Uploads what the action needs and runs it. Unless `skip_cache`, the server looks once more whether it has
@@ -210,7 +254,8 @@ impl Compiler {
         let action = if keep { job.prepared.action } else { job.prepared.uncached };
         let mut runs = 1;
         loop {
-            trace.stage(Stage::Upload, self.upload(job)).await?;
+            let read = trace.stage(Stage::Upload, self.upload(job)).await?;
+            trace.read_local(read);
             let (backend, origin) = (self.content.backend().clone(), job.origin.clone());
             let run = async move { backend.execute(action, skip_cache, &origin).await.map(Arc::new) };
             let run = self.running.join(action, skip_cache, self.rules.detach, run);
@@ -234,8 +279,9 @@ impl Compiler {
         }
     }
 
-    /// Puts the action's messages into the CAS; inputs that are gone from it are the client's to send again.
-    async fn upload(&self, job: &Job<'_>) -> Result<(), Refusal> {
+    /// Puts the action's messages into the CAS; inputs that are gone from it are read here, which is answered how
+    /// often, or are the client's to send again.
+    async fn upload(&self, job: &Job<'_>) -> Result<usize, Refusal> {
         let tools = job.outline.layout.tools.iter().filter_map(|tool| match &tool.kind {
             ToolKind::File { digest, .. } => Some((*digest, tool)),
             ToolKind::Link(_) => None,
@@ -244,13 +290,24 @@ impl Compiler {
         let inputs = job.contents.iter().copied().chain(tools.iter().map(|(digest, _)| *digest));
         let inputs: Vec<Digest> = inputs.collect();
         let gone = self.content.backend().missing(Stage::Upload, &inputs).await?;
-        let mut missing: Vec<MissingInput> = Vec::new();
-        for (input, digest) in job.outline.layout.inputs.iter().zip(&job.contents) {
-            if gone.contains(digest) {
-                let filename = job.request.input[input.index].filename().to_owned();
-                missing.push(MissingInput { filename, reason: "known, but gone from the server's store".to_owned() });
-            }
-        }
+        let gone_inputs =
+            job.outline.layout.inputs.iter().zip(&job.contents).filter(|(_, digest)| gone.contains(digest));
+        let gone_inputs = gone_inputs.filter_map(|(input, _)| {
+            let key = HashKey::parse(&job.request.input[input.index].hash_key)?;
+            Some((input.index, key))
+        });
+        let gone_inputs: Vec<(usize, HashKey)> = gone_inputs.collect();
+        let brought = if job.is_local && !gone_inputs.is_empty() {
+            self.read_local(Stage::Upload, job.request, gone_inputs.iter().copied()).await?
+        } else {
+            HashSet::new()
+        };
+        let missing =
+            gone_inputs.into_iter().filter(|(_, key)| !brought.contains(key)).map(|(index, _)| MissingInput {
+                filename: job.request.input[index].filename().to_owned(),
+                reason: "known, but gone from the server's store".to_owned(),
+            });
+        let missing: Vec<MissingInput> = missing.collect();
         let sent: HashSet<Digest> = job.contents.iter().copied().collect();
         if let Some((digest, tool)) = tools.iter().find(|(digest, _)| gone.contains(digest) && !sent.contains(digest)) {
             return Err(Refusal::never(format!(
@@ -262,7 +319,8 @@ impl Compiler {
         if !missing.is_empty() {
             return Err(Refusal::Missing(missing));
         }
-        Ok(self.content.backend().put(Stage::Upload, &job.prepared.messages).await?)
+        self.content.backend().put(Stage::Upload, &job.prepared.messages).await?;
+        Ok(brought.len())
     }
 
     async fn answer(

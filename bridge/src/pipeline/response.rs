@@ -280,12 +280,7 @@ async fn list(backend: &Backend, whole: Digest, entries: &mut Vec<(HashKey, Entr
     let mut hasher = ChunkHasher::new(size);
     backend.read_through(Stage::Outputs, whole, |piece| hasher.update(piece)).await?;
     let chunks = hasher.finish().ok_or_else(|| bad(format!("the blob {whole} is shorter than it says")))?;
-    for (n, key) in chunks.iter().enumerate() {
-        let offset = n as u64 * CHUNK_BYTES as u64;
-        let length = (size - offset).min(CHUNK_BYTES as u64);
-        entries.push((*key, Entry::Chunk { offset, blob: whole, start: offset, length }));
-    }
-    entries.push((key_of_meta(size, &chunks), Entry::Meta { whole, chunks: chunks.clone() }));
+    entries.extend(Entry::of_whole(key_of_meta(size, &chunks), whole, chunks.clone()));
     Ok(Blob::Meta { size, chunks }.into_message())
 }
 

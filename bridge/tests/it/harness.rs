@@ -40,6 +40,8 @@ impl Bridge {
     pub(crate) async fn start_on(dir: &Path, backend: Backend, platform: Vec<(String, String)>, text: &str) -> Self {
         let mut file = File::parse(text).unwrap();
         file.backend.address = Some("127.0.0.1:1".to_owned());
+        // The client is as if elsewhere, unless a test says otherwise.
+        file.inputs.read_local.get_or_insert(false);
         let flags = Overrides { platform, ..Overrides::default() };
         let config = file.resolve(flags, dir.to_owned()).unwrap();
         let map = HashMap::open(&dir.join("hash-map"), 10_000).unwrap();

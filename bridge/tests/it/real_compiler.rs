@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 /// The compilers of this machine that can be tried; what is missing is said aloud.
-fn compilers() -> Vec<Compilers> {
+pub(crate) fn compilers() -> Vec<Compilers> {
     let sandbox = Command::new("bwrap").args(["--unshare-all", "--ro-bind", "/", "/", "true"]).status();
     if !sandbox.is_ok_and(|status| status.success()) {
         say("SKIPPED: real compilers need bubblewrap, and leave to make a sandbox");
@@ -22,7 +22,7 @@ fn compilers() -> Vec<Compilers> {
 }
 
 #[expect(clippy::print_stderr, reason = "what was not tried must be seen")]
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     eprintln!("{text}");
 }
 

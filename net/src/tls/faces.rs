@@ -4,11 +4,11 @@
 //! who name the farm's own CA among those they trust: profiles and join tokens keep working.
 
 use super::{TlsError, authority_name, damaged, provider, role_authority};
-use rustls::DistinguishedName;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, DistinguishedName};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
@@ -42,6 +42,12 @@ fn read(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, TlsError> {
     let certified = CertifiedKey::from_der(chain, private, &provider())
         .map_err(|e| damaged(format!("{} and {}", place(cert), place(key)), e))?;
     Ok(Arc::new(certified))
+}
+
+/// Has a caller show a certificate: the chain (PEM, its own first) with its key (PEM).
+pub fn show_certificate(config: &mut ClientConfig, cert: &Path, key: &Path) -> Result<(), TlsError> {
+    config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(read(cert, key)?));
+    Ok(())
 }
 
 impl OperatorCertificate {

@@ -20,7 +20,7 @@ fn ids(pairs: &[(&str, &str)], uid: u32) -> Vec<&'static str> {
 
 /// What `mote-bridge env` prints, to change one thing at a time.
 fn good() -> Vec<(String, String)> {
-    let env = ClientEnv { host: "127.0.0.1".into(), port: 5050, token_file: None, strict: false };
+    let env = ClientEnv { host: "127.0.0.1".into(), port: 5050, ..ClientEnv::default() };
     env.variables().into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 

@@ -212,9 +212,9 @@ async fn a_compiler_that_is_not_there_or_is_none_is_told() {
 async fn real_compilers_come_through_byte_for_byte() {
     let (_dir, _fake, _bridge, person) = before(Rules::nativelink(), Work::Chroot, &[]).await;
     for compiler in crate::real_compiler::compilers() {
-        let compiler = compiler.display().to_string();
-        person.look(&["--compiler", &compiler]).await.is_in_order();
-        let words = person.listen(&["--compiler", &compiler]).await;
+        let compiler = compiler.of_c();
+        person.look(&["--compiler", compiler]).await.is_in_order();
+        let words = person.listen(&["--compiler", compiler]).await;
         assert!(words.contains(&format!("ok  {compiler} compiled remotely in ")), "{words}");
         assert!(words.contains("byte for byte as here"), "{words}");
     }
