@@ -62,6 +62,9 @@ async fn a_cold_compile_takes_one_request() {
     .await;
     assert_eq!((compiled.attempts, compiled.exit_status), (1, 0));
     assert!(sent < 20_000, "{sent} bytes were sent for it");
+    // Of all but the smallest, which came with the request, and of what is there twice once.
+    let record = bench.bridge.edge.records.find("test@host:8088/1/1").remove(0);
+    assert_eq!((record.local, record.missing), (61, 0));
     // The compiler saw what the client had, and all was written once.
     let object = String::from_utf8(compiled.output("a.o").to_vec()).unwrap();
     for name in ["big.h", "include/7.h"] {

@@ -25,9 +25,8 @@ impl Serving {
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut said = Vec::new();
         let address = log.by_ref().map_while(Result::ok).find_map(|line| {
-            let address = line
-                .split_once("the relay serves address=")
-                .map(|(_, rest)| rest.split(' ').next().unwrap().to_owned());
+            let address =
+                line.split_once(" serves address=").map(|(_, rest)| rest.split(' ').next().unwrap().to_owned());
             said.push(line);
             address
         });
@@ -114,6 +113,29 @@ async fn the_token_service_runs_beside_it_and_env_leads_there() {
         }
     })
     .await;
+}
+
+#[test]
+fn a_bridge_gives_tokens_too_where_its_own_user_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_mote-bridge"));
+    let (context, data, file) = (dir.path().join("luci.json"), dir.path().join("data"), dir.path().join("bridge.toml"));
+    let [context, data, file] = [&context, &data, &file].map(|path| path.to_str().unwrap());
+    let args =
+        ["serve", "--listen", "127.0.0.1:0", "--backend", "127.0.0.1:1", "--data-dir", data, "--local-auth", context];
+    let serving = Serving::start(program, &args, &[]);
+    assert!(std::fs::metadata(context).is_ok());
+    // What is given there is as good as nothing shown.
+    let mut client = Client::new(&serving.address);
+    client.http.authorization = Some("Bearer own-user".to_owned());
+    assert!(client.ping().unwrap().contains("auth=own-user"));
+
+    motefarm_net::private_file::write(&dir.path().join("tokens"), b"alice s3cret\n").unwrap();
+    let tokens = dir.path().join("tokens");
+    std::fs::write(file, format!("[auth]\nanonymous = \"nobody\"\ntoken_file = {tokens:?}\n")).unwrap();
+    let ran = Command::new(program).args(args).args(["--config", file]).env_clear().output().unwrap();
+    let words = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(ran.status.code() == Some(64) && words.contains("auth.local_auth"), "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
