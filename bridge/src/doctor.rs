@@ -5,7 +5,7 @@
 //!
 //! * [`catalogue`]: every kind of finding. [`report`]: what was found, and how it is told.
 //! * [`variables`], [`environment`], [`authorization`]: what the variables say. [`server`]: where they lead.
-//! * [`local_state`], [`neighbours`], [`programs`]: what runs and lies on this machine.
+//! * [`local_state`], [`http_proxy`], [`neighbours`], [`programs`]: what lies and runs on this machine.
 //! * [`probe`]: what the server answers to a ping. [`trial`]: what becomes of a compile.
 //! * [`examine`]: all of it, in order.
 
@@ -15,6 +15,7 @@ pub mod connection;
 pub mod environment;
 pub mod examine;
 pub mod flagz;
+pub mod http_proxy;
 pub mod local_state;
 pub mod neighbours;
 pub mod probe;

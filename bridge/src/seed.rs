@@ -74,7 +74,7 @@ impl Batch {
             Ok(blobs) => blobs,
             Err(error) => return Ok(Err(error)),
         };
-        while let Some(blob) = blobs.next() {
+        for blob in blobs.by_ref() {
             match blob {
                 Ok(blob) => self.add(path, blob).await?,
                 Err(error) => return Ok(Err(error)),

@@ -8,7 +8,7 @@ use super::report::Report;
 use super::server::Server;
 use super::trial::{self, Trial};
 use super::variables::Variables;
-use super::{local_state, neighbours, probe};
+use super::{http_proxy, local_state, neighbours, probe};
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -41,14 +41,19 @@ pub async fn examine(variables: &Variables, options: &Options) -> Report {
     let state = local_state::gather(variables, uid);
     report.add(local_state::judge(&state, uid));
     let direct = Server::of(variables, authorization.value, facts.ca_pem());
-    let met = neighbours::meet(variables, &direct.prefix).await;
-    report.add(met.judge(variables, state.http_proxy.as_ref()));
+    let through = http_proxy::Met::meet(variables, &direct).await;
+    if through.leads_to_a_server() {
+        report.fine(format!("what listens on http_proxy's port {} leads to a server", through.port));
+    }
+    report.findings.extend(through.judge(variables, state.http_proxy.as_ref()));
+    let met = neighbours::meet(variables).await;
+    report.add(met.judge(variables, &through));
 
     if variables.text("GOMA_SERVER_HOST").is_none() {
         return report;
     }
-    let goes_through = variables.is_on("GOMACTL_USE_PROXY", false) && met.http_proxy_said.is_some();
-    let server = if goes_through { direct.through_http_proxy(met.http_proxy_port) } else { direct };
+    let goes_through = variables.is_on("GOMACTL_USE_PROXY", false) && through.said.is_some();
+    let server = if goes_through { direct.through_http_proxy(through.port) } else { direct };
     let pinged = probe::ping(&server).await;
     let is_good = !pinged.is_bad();
     report.add(pinged);
@@ -68,6 +73,7 @@ pub async fn examine(variables: &Variables, options: &Options) -> Report {
     let proxies = (uid != 0).then(|| met.compiler_proxies.first().map(|running| running.port)).flatten();
     let gomacc = programs::find("gomacc", path).zip(proxies);
     report.add(trial::run(&trial, &server, gomacc).await);
+    report.is_tried = true;
     report
 }
 

@@ -1,6 +1,7 @@
-//! What the client leaves on this machine: its own directory, with http_proxy's files in it, and its logs.
+//! What the client leaves on this machine: its own directory, and its logs.
 
-use super::catalogue::{Kind, Severity};
+use super::catalogue::Kind;
+use super::http_proxy;
 use super::report::{Finding, Report};
 use super::variables::Variables;
 use std::fs::{self, File};
@@ -22,7 +23,7 @@ pub struct LocalState {
     /// The client's directory, if it is there.
     pub tmp_dir: Option<TmpDir>,
     /// What `goma_ctl.py` wrote when it started http_proxy.
-    pub http_proxy: Option<HttpProxyFiles>,
+    pub http_proxy: Option<http_proxy::Files>,
     /// Ends of logs, by path.
     pub logs: Vec<(PathBuf, String)>,
 }
@@ -38,17 +39,6 @@ pub struct TmpDir {
     pub owner: u32,
     /// Whether it is a directory, and no link to one.
     pub is_directory: bool,
-}
-
-/// `http_proxy.pid`, `.host` and `.log`.
-#[derive(Debug, Clone, Default)]
-pub struct HttpProxyFiles {
-    /// Whether the process of that number is there.
-    pub is_alive: bool,
-    /// For which server it was started, in goma_ctl.py's words.
-    pub host: String,
-    /// The end of its log.
-    pub log: String,
 }
 
 /// Where the client's directory may be, likeliest first.
@@ -75,20 +65,13 @@ pub fn gather(variables: &Variables, uid: u32) -> LocalState {
     let logs = ["FATAL", "ERROR", "WARNING"].map(|level| Path::new(log_dir).join(format!("compiler_proxy.{level}")));
     LocalState {
         tmp_dir,
-        http_proxy: dirs.iter().find_map(|dir| http_proxy(dir)),
+        http_proxy: dirs.iter().find_map(|dir| http_proxy::Files::read(dir)),
         logs: logs.into_iter().filter_map(|path| tail(&path).map(|text| (path, text))).collect(),
     }
 }
 
-fn http_proxy(dir: &Path) -> Option<HttpProxyFiles> {
-    let host = tail(&dir.join("http_proxy.host"))?;
-    let pid = tail(&dir.join("http_proxy.pid")).and_then(|text| text.trim().parse::<i32>().ok());
-    let is_alive =
-        pid.and_then(rustix::process::Pid::from_raw).is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());
-    Some(HttpProxyFiles { is_alive, host, log: tail(&dir.join("http_proxy.log")).unwrap_or_default() })
-}
-
-fn tail(path: &Path) -> Option<String> {
+/// The end of a file.
+pub fn tail(path: &Path) -> Option<String> {
     // A pipe or a device would hold us up.
     if !fs::metadata(path).ok()?.is_file() {
         return None;
@@ -101,7 +84,7 @@ fn tail(path: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// What is to be said of it; http_proxy is judged with its port (`neighbours`).
+/// What is to be said of it; `http_proxy` is judged with its port.
 pub fn judge(state: &LocalState, uid: u32) -> Report {
     let mut report = Report::default();
     if let Some(dir) = &state.tmp_dir {
@@ -150,46 +133,6 @@ fn fatal(log: &str, line: &str) -> Finding {
     Finding::new(Kind::FatalMessage, format!("{log}: {words}"), fix)
 }
 
-/// Judges http_proxy by its files and by what its port says. `is_wanted`: what `GOMACTL_USE_PROXY` says, if it
-/// says anything; `answered`: the first line that came from its port, if something listens there.
-pub fn judge_http_proxy(
-    files: Option<&HttpProxyFiles>,
-    port: u16,
-    answered: Option<&str>,
-    is_wanted: Option<bool>,
-) -> Option<Finding> {
-    let fix = "export GOMACTL_USE_PROXY=false; goma_ctl.py ensure_stop";
-    let good = answered.is_some_and(|line| line.starts_with("HTTP/1.1 200") || line.starts_with("HTTP/1.0 200"));
-    match (answered, is_wanted) {
-        // Whatever stands there does its work: our relay, or http_proxy before a server with TLS on 443.
-        (Some(_), _) if good => None,
-        (Some(line), wanted) => {
-            let mut problem = format!("on port {port} listens an http_proxy, and answers a ping with {line:?}");
-            if let Some(files) = files {
-                let lost = files.host.split_whitespace().next().and_then(|host| host.rsplit_once(':'));
-                if let Some((host, lost)) = lost.filter(|(_, port)| *port != "443") {
-                    problem += &format!(
-                        "; it was started for {host}:{lost} and calls https://{host}:443: port {lost} is lost"
-                    );
-                }
-                if let Some(line) = files.log.lines().rfind(|line| line.contains("proxy error")) {
-                    problem += &format!("; its log says {:?}", line.trim());
-                }
-            }
-            let severity = if wanted == Some(false) { Severity::Doubtful } else { Severity::Wrong };
-            Some(Finding::new(Kind::HttpProxy, problem, fix).but(severity))
-        }
-        (None, Some(false)) => {
-            let alive = files.is_some_and(|files| files.is_alive);
-            alive.then(|| Finding::new(Kind::HttpProxy, "the http_proxy of an earlier start still runs", fix))
-        }
-        (None, wanted) => {
-            let is = if wanted.is_some() { "is true" } else { "is not false" };
-            Some(Finding::new(Kind::HttpProxy, format!("GOMACTL_USE_PROXY {is}"), fix))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,27 +168,5 @@ mod tests {
         // The directory was made with the usual mode.
         assert_eq!(ids, ["tmp-dir", "fatal-message", "harmless-message"]);
         assert!(report.findings[1].problem.ends_with("~/.x") && report.findings[1].fix.starts_with("unset "));
-    }
-
-    #[test]
-    fn http_proxy_is_judged_by_what_it_does() {
-        let files = HttpProxyFiles {
-            is_alive: true,
-            host: "localhost:5050 (via http_proxy)".into(),
-            log: "x\n2023/08/18 15:28:14 http: proxy error: tls: first record does not look like a TLS handshake\n"
-                .into(),
-        };
-        let judge = |files: Option<&HttpProxyFiles>, answered, wanted| {
-            judge_http_proxy(files, 19080, answered, wanted).map(|finding| (finding.severity, finding.problem))
-        };
-        let bad = Some("HTTP/1.1 502 Bad Gateway");
-        let (severity, problem) = judge(Some(&files), bad, None).unwrap();
-        assert_eq!(severity, Severity::Wrong);
-        assert!(problem.contains("port 5050 is lost") && problem.contains("first record"), "{problem}");
-        assert_eq!(judge(None, bad, Some(false)).unwrap().0, Severity::Doubtful);
-        assert_eq!(judge(None, Some("HTTP/1.1 200 OK"), Some(true)), None);
-        assert_eq!(judge(None, None, None).unwrap().0, Severity::Doubtful);
-        assert_eq!(judge(None, None, Some(false)), None);
-        assert!(judge(Some(&files), None, Some(false)).is_some());
     }
 }

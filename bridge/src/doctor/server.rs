@@ -47,9 +47,10 @@ impl Server {
         }
     }
 
-    /// http_proxy, as goma_ctl.py would have the client call it.
+    /// http_proxy, as goma_ctl.py would have the client call it; a proxy of the environment is left out, as
+    /// that is a matter of its own.
     pub fn through_http_proxy(&self, port: u16) -> Self {
-        Self { host: "127.0.0.1".to_owned(), port, tls: false, ..self.clone() }
+        Self { host: "127.0.0.1".to_owned(), port, tls: false, proxy: None, ..self.clone() }
     }
 
     /// `host:port`.

@@ -5,6 +5,7 @@ mod compile;
 mod http_proxy;
 mod ids;
 mod neighbours;
+mod pages;
 mod person;
 mod server;
 mod variables;

@@ -1,6 +1,7 @@
 //! F12 to F16, and what else becomes of a compile: through the bridge, before servers that do not do it.
 
-use super::person::{Pages, Person, answer};
+use super::pages::{Pages, answer};
+use super::person::Person;
 use super::variables::Bench;
 use crate::fake_reapi::worker::Work;
 use crate::fake_reapi::{FakeReapi, Rules};
@@ -205,6 +206,18 @@ async fn a_compiler_that_is_not_there_or_is_none_is_told() {
     assert_eq!(seen.ids(), ["no-compiler"]);
     let told = program::program().args(["doctor", "--help"]).output().unwrap();
     assert!(program::words(&told).contains("--compiler <FILE>"));
+}
+
+/// A compiler longer than one chunk goes by `/s` before; an object that is not in the answer is looked up.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_inputs_and_outputs_that_are_looked_up_come_through() {
+    let Bench { fake, person, .. } = Bench::new("limits.response_bytes = 1\n").await;
+    let padding = "# an ordinary compiler is long\n".repeat(100_000);
+    person.program("cc", &format!("exec /usr/bin/gcc \"$@\"\n{padding}"));
+    person.look(&[]).await.is_in_order();
+    let state = fake.state();
+    assert!(state.ran[0].files.iter().any(|name| name.ends_with("/bin/cc")), "{:?}", state.ran[0].files);
+    assert!(state.blobs.values().any(|blob| blob.len() > 2 << 20), "its chunks were put together");
 }
 
 /// Every compiler of this machine whose parts are here.

@@ -1,7 +1,8 @@
 //! F4, F5, F11: http_proxy in between, as `goma_ctl.py` starts it. A stand-in for it does what it does: a real
 //! handshake with the server's host on one fixed port, and 502 without a word when that is not TLS.
 
-use super::person::{Person, Seen, answer};
+use super::pages::{Pages, answer};
+use super::person::{Person, Seen};
 use super::variables::Bench;
 use motefarm_net::dial::Target;
 use motefarm_net::tls::client_config;
@@ -76,8 +77,8 @@ async fn forward(mut stream: TcpStream, target: Target, log: PathBuf) {
 }
 
 /// Speaks plain HTTP where http_proxy expects TLS, as the server of the report did.
-pub(super) async fn plain_server() -> super::person::Pages {
-    super::person::Pages::start(|_, _| answer("400 Bad Request", "")).await
+pub(super) async fn plain_server() -> Pages {
+    Pages::start(|_, _| answer("400 Bad Request", "")).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

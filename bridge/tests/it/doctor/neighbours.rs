@@ -1,6 +1,7 @@
 //! What runs on this machine: a compiler_proxy of other days, something else on its port, and gomacc.
 
-use super::person::{Pages, Person, answer, is_root};
+use super::pages::{Pages, answer};
+use super::person::{Person, is_root};
 use super::variables::Bench;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -83,7 +84,7 @@ async fn something_else_on_the_clients_port_is_found() {
 async fn gomacc_is_tried_and_it_is_seen_where_it_compiled() {
     let Bench { bridge, mut person, .. } = Bench::new("auth.anonymous = \"anyone\"\n").await;
     if is_root() {
-        let nobody = Person::prepared(&bridge.address.to_string()).await.as_nobody();
+        let nobody = Person::prepared(&bridge.address.to_string()).await.nobodys();
         let Some(nobody) = nobody else {
             return crate::real_compiler::say("SKIPPED: nobody but root can start the programs of this build");
         };

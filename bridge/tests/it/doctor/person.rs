@@ -7,7 +7,6 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
-use tokio::sync::oneshot;
 
 /// A user who is nobody.
 const NOBODY: u32 = 65_534;
@@ -116,7 +115,7 @@ impl Person {
     }
 
     /// Everything of theirs is nobody's, and they are that. `None`: only root can do so.
-    pub(crate) fn as_nobody(mut self) -> Option<Self> {
+    pub(crate) fn nobodys(mut self) -> Option<Self> {
         let mut all = vec![self.dir.path().to_owned()];
         while let Some(path) = all.pop() {
             chown(&path, Some(NOBODY), Some(NOBODY)).ok()?;
@@ -219,75 +218,4 @@ impl Person {
 /// Where the bridge's program is.
 fn programs() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_mote-bridge")).parent().unwrap().to_owned()
-}
-
-/// A server of HTTP that answers every request, by its head, with what a test wants; ends with this.
-pub(crate) struct Pages {
-    pub(crate) port: u16,
-    _end: oneshot::Sender<()>,
-}
-
-impl Pages {
-    pub(crate) async fn start(answer: impl Fn(&str, &[u8]) -> Vec<u8> + Send + Sync + 'static) -> Self {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (end, ended) = oneshot::channel::<()>();
-        let answer = std::sync::Arc::new(answer);
-        tokio::spawn(async move {
-            let serving = async {
-                while let Ok((mut stream, _)) = listener.accept().await {
-                    let answer = answer.clone();
-                    tokio::spawn(async move {
-                        // One request after another, until the other end has no more.
-                        loop {
-                            let (mut bytes, mut piece) = (Vec::new(), [0; 65536]);
-                            let (head, body) = loop {
-                                let text = String::from_utf8_lossy(&bytes).into_owned();
-                                let length = text.to_ascii_lowercase();
-                                let length = length
-                                    .split_once("content-length: ")
-                                    .and_then(|(_, rest)| rest.lines().next()?.parse().ok());
-                                let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
-                                if let Some(end) = end.filter(|end| bytes.len() >= end + length.unwrap_or(0)) {
-                                    break (String::from_utf8_lossy(&bytes[..end]).into_owned(), bytes[end..].to_vec());
-                                }
-                                // A client that speaks something else sends no end of a head.
-                                let is_other = bytes.first().is_some_and(|byte| !byte.is_ascii_uppercase());
-                                if is_other {
-                                    break (text, Vec::new());
-                                }
-                                match stream.read(&mut piece).await {
-                                    Ok(n) if n > 0 => bytes.extend_from_slice(&piece[..n]),
-                                    _ => return,
-                                }
-                            };
-                            let said = answer(&head, &body);
-                            let is_last = head.to_ascii_lowercase().contains("connection: close")
-                                || !said.starts_with(b"HTTP/1.");
-                            if stream.write_all(&said).await.is_err() || is_last {
-                                return;
-                            }
-                        }
-                    });
-                }
-            };
-            tokio::select! {
-                () = serving => {}
-                _ = ended => {}
-            }
-        });
-        Self { port, _end: end }
-    }
-
-    /// `127.0.0.1:port`.
-    pub(crate) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-}
-
-/// A whole answer.
-pub(crate) fn answer(status: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
-    let body = body.as_ref();
-    [format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), body].concat()
 }

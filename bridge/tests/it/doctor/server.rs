@@ -1,7 +1,8 @@
 //! F6, F7, F9 to F11, F13, F15: the server that is not there, is another, speaks otherwise, lets nobody in, or has
 //! nobody behind it.
 
-use super::person::{Pages, Person, answer};
+use super::pages::{Pages, answer};
+use super::person::Person;
 use super::variables::Bench;
 use crate::fake_reapi::{FakeReapi, Rules};
 use crate::harness::{apart, compiles_here};
@@ -139,6 +140,20 @@ async fn tls_and_cleartext_that_do_not_meet_are_told_in_words() {
     let seen = person.look(&[]).await;
     seen.is_wrong("other-name");
     assert!(seen.problem("other-name").contains("\"localhost\""), "{seen:?}");
+}
+
+/// The bridge speaks both on one port: with its authority's certificate all of it goes by TLS, the compile, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compile_by_tls_comes_through() {
+    let Bench { bridge, mut person, .. } = Bench::new("").await;
+    let ca = person.file("ca.pem", &bridge.ca_pem, 0o644);
+    person.set("GOMA_USE_SSL", "true").set("GOMA_SSL_EXTRA_CERT", ca.display().to_string());
+    person.look(&[]).await.is_in_order();
+    let words = person.listen(&[]).await;
+    assert!(words.contains(&format!(": https://{}/cxx-compiler-service/ping\n", bridge.address)), "{words}");
+    // Or as text.
+    person.unset("GOMA_SSL_EXTRA_CERT").set("GOMA_SSL_EXTRA_CERT_DATA", bridge.ca_pem.as_str());
+    person.look(&[]).await.is_in_order();
 }
 
 /// A server that takes nothing but TLS, and answers every request with `ok`.

@@ -230,7 +230,7 @@ async fn root_is_found_and_somebody_else_is_not() {
         return;
     }
     person.look(&[]).await.is_wrong("root");
-    let nobody = Person::prepared(&bridge.address.to_string()).await.as_nobody();
+    let nobody = Person::prepared(&bridge.address.to_string()).await.nobodys();
     let Some(nobody) = nobody else {
         return crate::real_compiler::say("SKIPPED: nobody but root can start the programs of this build");
     };
