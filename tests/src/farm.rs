@@ -505,7 +505,9 @@ impl TestFarm {
         let status = self.stop_coordinator();
         assert!(status.success(), "the coordinator ended with {status}: {}", self.coordinator_log(20));
         self.stop_buildlet();
-        assert!(self.everything().is_empty(), "processes are left: {:#?}", self.everything());
+        // Runners notice the buildlet's end, and end.
+        let left = wait::maybe(GONE_WITHIN, || self.everything().is_empty().then_some(()));
+        assert!(left.is_some(), "processes are left: {:#?}", self.everything());
         self.done = true;
         undo();
         self.remove();

@@ -6,6 +6,8 @@
 //! missing stops compression), and counts what it sends. The paths of its parts are spelled out because the
 //! bridge's own tests take it in by path.
 
+#[path = "goma_client/answer.rs"]
+pub mod answer;
 #[path = "goma_client/blob.rs"]
 pub mod blob;
 #[path = "goma_client/compile.rs"]
@@ -22,6 +24,8 @@ pub mod inputs;
 pub mod packing;
 #[path = "goma_client/task.rs"]
 pub mod task;
+#[path = "goma_client/transfer.rs"]
+pub mod transfer;
 #[path = "goma_client/wire.rs"]
 pub mod wire;
 

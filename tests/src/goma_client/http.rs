@@ -1,8 +1,9 @@
 //! HTTP/1.1 as the real client speaks it, with its habits and its blind spots.
 
+use super::answer::Answer;
 use super::health::Health;
 use super::packing::{self, Packing};
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -13,8 +14,6 @@ const CONNECTS: usize = 5;
 const FIRST_BYTE: Duration = Duration::from_secs(100);
 /// For the first byte of an answer to a ping.
 const PING: Duration = Duration::from_secs(10);
-/// Between bytes, once there was one.
-const BETWEEN_BYTES: Duration = Duration::from_secs(10);
 
 /// What all requests of a `compiler_proxy` share.
 struct Shared {
@@ -284,83 +283,5 @@ impl Shared {
         self.dice ^= self.dice >> 7;
         self.dice ^= self.dice << 17;
         (self.dice >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
-
-/// An answer as it came.
-struct Answer {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
-    }
-
-    fn read(stream: &mut TcpStream) -> Result<Self, HttpError> {
-        let cut = |error: std::io::Error| HttpError::Cut(error.to_string());
-        let ended = || HttpError::Cut("the connection ended within an answer".to_owned());
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            match stream.read(&mut byte) {
-                Ok(0) if head.is_empty() => return Err(HttpError::Silent("ended before an answer".to_owned())),
-                Ok(0) => return Err(ended()),
-                Ok(_) if head.is_empty() => stream.set_read_timeout(Some(BETWEEN_BYTES)).map_err(cut)?,
-                Ok(_) => {}
-                Err(error) if head.is_empty() && error.kind() == ErrorKind::WouldBlock => {
-                    return Err(HttpError::Silent("no answer in time".to_owned()));
-                }
-                Err(error) => return Err(cut(error)),
-            }
-            head.push(byte[0]);
-        }
-        let garbled = |what: &str| HttpError::Garbled(what.to_owned());
-        let head = String::from_utf8(head).map_err(|_| garbled("a head that is no text"))?;
-        let mut lines = head.split("\r\n");
-        let line = lines.next().unwrap_or_default();
-        let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|code| code.parse().ok());
-        let status: u16 = status.ok_or_else(|| HttpError::Garbled(format!("status line {line:?}")))?;
-        let headers = lines
-            .filter_map(|line| line.split_once(':'))
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
-            .collect();
-        let mut answer = Self { status, headers, body: Vec::new() };
-        // Any other status is final as soon as its line is seen, an interim one as well; its body is only logged.
-        let length = answer.header("content-length").and_then(|text| text.parse::<i32>().ok());
-        if answer.header("transfer-encoding") == Some("chunked") {
-            answer.body = chunks(stream)?;
-        } else if let Some(length) = length {
-            answer.body.resize(usize::try_from(length).unwrap_or(0), 0);
-            stream.read_exact(&mut answer.body).map_err(|_| ended())?;
-        } else if matches!(status, 200 | 300..) {
-            stream.read_to_end(&mut answer.body).map_err(cut)?;
-        }
-        Ok(answer)
-    }
-}
-
-/// A body in chunks.
-fn chunks(stream: &mut TcpStream) -> Result<Vec<u8>, HttpError> {
-    let cut = |error: std::io::Error| HttpError::Cut(error.to_string());
-    let mut body = Vec::new();
-    loop {
-        let mut line = Vec::new();
-        while !line.ends_with(b"\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).map_err(cut)?;
-            line.push(byte[0]);
-        }
-        let size = String::from_utf8_lossy(&line);
-        let size = usize::from_str_radix(size.trim(), 16).map_err(|error| HttpError::Garbled(error.to_string()))?;
-        let begin = body.len();
-        body.resize(begin + size + 2, 0);
-        stream.read_exact(&mut body[begin..]).map_err(cut)?;
-        body.truncate(begin + size);
-        if size == 0 {
-            return Ok(body);
-        }
     }
 }
