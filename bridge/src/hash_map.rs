@@ -137,7 +137,11 @@ impl HashMap {
     /// What each key stands for, in order, if all of them were asked for lately. Does not block.
     pub fn recent(&self, keys: &[HashKey]) -> Option<Vec<Option<Entry>>> {
         let recent = self.lately();
-        keys.iter().map(|key| recent.get(key).map(|digest| Some(Entry::File(digest)))).collect()
+        let mut known = Vec::with_capacity(keys.len());
+        for key in keys {
+            known.push(Some(Entry::File(recent.get(key)?)));
+        }
+        Some(known)
     }
 
     /// Whether all of these were asked for or put lately. Does not block.

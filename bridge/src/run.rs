@@ -46,6 +46,10 @@ const EXIT_CONFIG: u8 = 64;
 /// hold more memory at once.
 const BLOCKING_THREADS: usize = 8;
 
+/// Turns of tasks after which a thread looks for what came over the network: a turn is up to a millisecond of
+/// unpacking, hashing and packing, and with the usual 61 of them answers of the server lie about for as long.
+const TURNS: u32 = 5;
+
 /// The whole program.
 pub fn main_impl() -> ExitCode {
     allocator::keep_little();
@@ -136,7 +140,7 @@ fn config_error(error: &anyhow::Error) -> ExitCode {
 
 fn on_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.enable_all().max_blocking_threads(BLOCKING_THREADS).build()?.block_on(work)
+    runtime.enable_all().max_blocking_threads(BLOCKING_THREADS).event_interval(TURNS).build()?.block_on(work)
 }
 
 async fn caller(way: &Way) -> anyhow::Result<Caller> {

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Longest silence of a sender.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time for a whole body: what it holds of the memory others wait for.
+const BODY_TIMEOUT: Duration = Duration::from_secs(300);
 /// Bodies from this size on are unpacked beside the runtime.
 const APART_BYTES: usize = 64 << 10;
 
@@ -35,7 +37,7 @@ pub(super) enum BodyError {
     Expand(#[from] ExpandError),
     #[error("the request ended early: {0}")]
     Broken(#[from] hyper::Error),
-    #[error("the request stood still for {} s", PIECE_TIMEOUT.as_secs())]
+    #[error("the request stood still for {} s, or took {} s in all", PIECE_TIMEOUT.as_secs(), BODY_TIMEOUT.as_secs())]
     Slow,
     #[error("the request has more than {MAX_FIELDS} fields")]
     TooHeavy,
@@ -61,7 +63,8 @@ pub(super) async fn read(
         return Err(BodyError::TooLarge { limit });
     }
     let packed_held = edge.packed.hold(expected as u64).await;
-    let packed = receive(request.into_body(), expected, announced.unwrap_or(0)).await?;
+    let received = receive(request.into_body(), expected, announced.unwrap_or(0));
+    let packed = tokio::time::timeout(BODY_TIMEOUT, received).await.unwrap_or(Err(BodyError::Slow))?;
     edge.records.metrics().received_bytes.fetch_add(packed.len() as u64, Ordering::Relaxed);
     let unpacked = match encoding {
         Encoding::Identity => {

@@ -119,7 +119,7 @@ fn below<'a>(path: &'a ClientPath, root: &ClientPath) -> &'a str {
 
 fn tree<'a>(outline: &'a Outline, contents: &[Digest], outputs: &'a [ClientPath]) -> InputTree<'a> {
     let (layout, root) = (&outline.layout, &outline.layout.root);
-    let mut tree = InputTree::default();
+    let mut tree = InputTree::with_capacity(2 * (layout.inputs.len() + layout.tools.len()));
     for tool in &layout.tools {
         tool.located.through.iter().for_each(|path| tree.directory(below(path, root)));
         let at = below(&tool.located.path, root);

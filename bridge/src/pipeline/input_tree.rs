@@ -66,6 +66,11 @@ impl Node<'_> {
 }
 
 impl<'a> InputTree<'a> {
+    /// With room for so many places.
+    pub fn with_capacity(places: usize) -> Self {
+        Self(Vec::with_capacity(places))
+    }
+
     /// Puts a file.
     pub fn file(&mut self, at: &'a str, digest: Digest, executable: bool) {
         self.0.push((at, Node::File { digest, executable }));

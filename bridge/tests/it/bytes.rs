@@ -4,9 +4,13 @@ use crate::fake_reapi::{FakeReapi, Rules};
 use crate::goma_client::blob::Blob;
 use crate::goma_client::wire::{Fields, Message};
 use crate::harness::{Bridge, Project, apart, lists_files, noise};
+use flate2::read::{DeflateDecoder, GzDecoder};
 use motefarm_bridge::backend::Stage;
 use motefarm_core::Digest;
 use std::collections::HashMap;
+use std::io::Read as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 const UNITS: u64 = 8;
 const HEADERS: u64 = 24;
@@ -98,4 +102,44 @@ async fn a_blob_is_sent_once_whichever_way_it_comes() {
     let mut client = bridge.client();
     assert_eq!(apart(move || client.compile(&task).unwrap().exit_status).await, 0);
     assert_eq!(fake.state().written[&Digest::of(&noise(1, 300_000))], 1);
+}
+
+/// On the bridge's own machine packing costs time on both sides and saves nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_packed_for_whoever_shows_a_token_and_not_for_the_own_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokens");
+    motefarm_net::private_file::write(&path, b"alice s3cret\n").unwrap();
+    let fake = FakeReapi::start(Rules::buildbarn(), lists_files()).await;
+    let text = format!("[auth]\ntoken_file = {:?}\n", path.display().to_string());
+    let bridge = Bridge::start(dir.path(), &fake, &text).await;
+    let blob = Blob::of_file(b"content").0;
+    let body = Message::default().bytes(1, blob.encode()).0;
+    for (token, accepted, expected) in [
+        ("", "gzip, deflate", None),
+        ("Authorization: Bearer s3cret\r\n", "gzip, deflate", Some("gzip")),
+        ("Authorization: Bearer s3cret\r\n", "deflate", Some("deflate")),
+        ("Authorization: Bearer s3cret\r\n", "lzma2", None),
+    ] {
+        let mut stream = TcpStream::connect(bridge.address).await.unwrap();
+        let head = format!(
+            "POST /cxx-compiler-service/s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{token}\
+             Accept-Encoding: {accepted}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let end = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
+        let (head, body) = (String::from_utf8_lossy(&answer[..end]).into_owned(), &answer[end + 4..]);
+        assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains("accept-encoding: gzip, deflate"), "{head}");
+        assert_eq!(head.lines().find_map(|line| line.strip_prefix("content-encoding: ")), expected);
+        let mut plain = Vec::new();
+        match expected {
+            Some("gzip") => GzDecoder::new(body).read_to_end(&mut plain).unwrap(),
+            Some(_) => DeflateDecoder::new(body).read_to_end(&mut plain).unwrap(),
+            None => (&mut &body[..]).read_to_end(&mut plain).unwrap(),
+        };
+        assert_eq!(Fields::read(&plain).unwrap().texts(1), [blob.key()]);
+    }
 }
