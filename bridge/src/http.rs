@@ -148,7 +148,7 @@ impl Edge {
             Call::Exec | Call::Store | Call::Lookup => {
                 // On one machine packing gains nothing, and is a third of what a cached compile costs. Whoever
                 // shows a token may as well come through a tunnel, and is taken at its word.
-                let answer_by = match is_own_user && shown.is_none() {
+                let answer_by = match who == Who::OwnUser && shown.is_none() {
                     true => Encoding::Identity,
                     false => Encoding::for_answer(header(request.headers(), ACCEPT_ENCODING)),
                 };
