@@ -2,6 +2,7 @@
 
 use crate::fake_reapi::{FakeReapi, Rules};
 use crate::goma_client::http::HttpError;
+use crate::goma_client::wire::Fields;
 use crate::goma_client::{Client, Compiled, Failure};
 use crate::harness::{Bridge, Project, apart, lists_files, noise};
 use motefarm_bridge::authorization::Authorization;
@@ -303,6 +304,19 @@ async fn answers_that_would_disable_a_client_are_not_passed_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_is_no_proxy() {
+    let (address, heard) = says(OK, None).await;
+    let relaying = Relaying::start(&format!("http://{address}"), "").await;
+    let mut stream = TcpStream::connect(relaying.address).await.unwrap();
+    stream.write_all(b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: elsewhere:443\r\n\r\n").await.unwrap();
+    let mut answer = vec![0; 1000];
+    let length = stream.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8(answer[..length].to_vec()).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("GOMA_PROXY_HOST"), "{answer}");
+    assert!(!heard.lock().unwrap().iter().any(|head| head.contains("CONNECT")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_interim_answer_is_not_passed_on() {
     let answer = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
     let (address, _) = says(answer, None).await;
@@ -331,6 +345,38 @@ async fn a_server_that_dies_in_between_costs_an_attempt_and_no_connection() {
     let relaying = Relaying::start(&format!("http://{address}"), "").await;
     let why = relaying.complaint().await;
     assert!(why.contains(&format!("upstream http://{address}: ")), "{why}");
+}
+
+/// A client reads nothing before it has written all; a server that has had enough reads no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_to_half_a_request_reaches_who_is_still_writing() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut start = vec![0; 100];
+            let length = stream.read(&mut start).await.unwrap_or(0);
+            let is_ping = String::from_utf8_lossy(&start[..length]).contains("/ping");
+            let answer = if is_ping { OK } else { "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nfull" };
+            let _ = stream.write_all(answer.as_bytes()).await;
+            if is_ping {
+                let _ = stream.shutdown().await;
+            }
+            open.push(stream);
+        }
+    });
+    let relaying = Relaying::start(&format!("http://{address}"), "").await;
+    let mut client = relaying.client();
+    client.http.packing = None;
+    let (answer, connections) = apart(move || {
+        let answer = client.http.call("/e", &vec![7; 40 << 20]).unwrap();
+        (answer, client.http.connections)
+    })
+    .await;
+    let said = Fields::read(&answer).unwrap().texts(12);
+    assert!(said[0].contains("answered 503 Service Unavailable: full"), "{said:?}");
+    assert_eq!(connections, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
