@@ -2,7 +2,6 @@
 
 use crate::fake_reapi::{FakeReapi, Rules};
 use crate::goma_client::http::HttpError;
-use crate::goma_client::wire::Fields;
 use crate::goma_client::{Client, Compiled, Failure};
 use crate::harness::{Bridge, Project, apart, lists_files, noise};
 use motefarm_bridge::authorization::Authorization;
@@ -367,16 +366,26 @@ async fn an_answer_to_half_a_request_reaches_who_is_still_writing() {
         }
     });
     let relaying = Relaying::start(&format!("http://{address}"), "").await;
-    let mut client = relaying.client();
-    client.http.packing = None;
-    let (answer, connections) = apart(move || {
-        let answer = client.http.call("/e", &vec![7; 40 << 20]).unwrap();
-        (answer, client.http.connections)
-    })
-    .await;
-    let said = Fields::read(&answer).unwrap().texts(12);
-    assert!(said[0].contains("answered 503 Service Unavailable: full"), "{said:?}");
-    assert_eq!(connections, 1);
+    let address = relaying.address;
+    let answer = apart(move || {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let body = vec![7; 40 << 20];
+        let head = format!("POST /p/e HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&body).unwrap();
+        // The connection is good for more.
+        stream
+            .write_all(b"POST /p/ping HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answers = Vec::new();
+        stream.read_to_end(&mut answers).unwrap();
+        String::from_utf8_lossy(&answers).into_owned()
+    });
+    let answer = answer.await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("answered 503 Service Unavailable: full"), "{answer}");
+    assert!(answer.ends_with("ok\n"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
