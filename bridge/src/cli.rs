@@ -93,7 +93,7 @@ pub struct Relay {
     /// Port of 127.0.0.1 to listen on; 0 picks one [default: 19080].
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
-    /// Configuration file (TOML), of which [relay] counts.
+    /// Configuration file (TOML); its relay table counts.
     #[arg(long, value_name = "FILE", env = "MOTE_BRIDGE_CONFIG")]
     pub config: Option<PathBuf>,
     /// The CA that vouches for the server [default: what the system trusts].

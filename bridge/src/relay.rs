@@ -2,10 +2,10 @@
 //! a server that may be anywhere, over TLS or not, on whichever port. What goes through is not changed.
 //!
 //! * [`arguments`]: the command line of `http_proxy`. [`config`]: what is configured.
-//! * [`upstream`]: what people write of where the server is. [`way`] finds out which of its meanings is true,
-//!   and [`speech`] which of TLS and cleartext is spoken there. [`dialler`] makes the connections.
-//! * [`verdict`]: what of the server's answers a client can survive. [`headers`] of a
-//!   request and [`lent`], its body, on their way.
+//! * [`upstream`]: what people write of where the server is. `way` finds out which of its meanings is true,
+//!   and `speech` which of TLS and cleartext is spoken there. `dialler` makes the connections.
+//! * `verdict`: what of the server's answers a client can survive. `headers` of a request and `lent`, its body, on
+//!   their way.
 //!
 //! To the server, what comes through here comes from the relay's user. So only his own calls are given his
 //! token, and other users' are marked ([`OTHER_USER`]).
@@ -33,12 +33,12 @@ use bytes::Bytes;
 use config::RelayConfig;
 use dialler::Dialler;
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, LOCATION};
-use http::{HeaderValue, Request, Response, StatusCode, Version, request};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use http_body_util::{BodyExt as _, Either, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use lent::Lent;
+use lent::{Lent, Loan};
 use motefarm_net::serve::ConnectionError;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -66,7 +66,7 @@ type Body = Either<Full<Bytes>, Incoming>;
 /// See the module.
 pub struct Relay {
     way: Way,
-    pool: Client<Dialler, Lent>,
+    pool: Client<Dialler, Loan>,
     authorization: Option<Arc<SecretFile<Authorization>>>,
     /// Stopping: every answer is the last of its connection.
     draining: AtomicBool,
@@ -170,7 +170,7 @@ impl Relay {
         let mut tries = 0;
         loop {
             let endpoint = self.way.endpoint().await?;
-            let request = self.request(head, is_own_user, &endpoint, body.clone())?;
+            let request = self.request(head, is_own_user, &endpoint, body.loan())?;
             match self.pool.request(request).await {
                 Ok(answer) => return Ok((endpoint, answer)),
                 Err(error) => {
@@ -189,8 +189,13 @@ impl Relay {
         head: &request::Parts,
         is_own_user: bool,
         endpoint: &Endpoint,
-        body: Lent,
-    ) -> Result<Request<Lent>, String> {
+        body: Loan,
+    ) -> Result<Request<Loan>, String> {
+        if head.method == Method::CONNECT {
+            return Err("CONNECT is not passed on: the relay is a server to its client (GOMA_SERVER_HOST), and no \
+                        proxy (GOMA_PROXY_HOST)"
+                .to_owned());
+        }
         let path = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let uri = format!("{endpoint}{path}").parse().map_err(|error| format!("{path:?} is no path: {error}"))?;
         let ours = self.authorization.as_ref().filter(|_| is_own_user).and_then(|file| file.get().header());

@@ -47,9 +47,11 @@ impl Ready {
         }
         let port = tokio::spawn(serve(relay.clone(), listener, config.connections, shutdown.clone()));
         tracing::info!(%address, upstream = %config.upstream, "the relay serves");
-        if let Err(why) = relay.look().await {
-            tracing::warn!("{why}; calls fail until it answers");
-        }
+        tokio::spawn(async move {
+            if let Err(why) = relay.look().await {
+                tracing::warn!("{why}; calls fail until it answers");
+            }
+        });
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,

@@ -304,6 +304,19 @@ async fn answers_that_would_disable_a_client_are_not_passed_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_is_no_proxy() {
+    let (address, heard) = says(OK, None).await;
+    let relaying = Relaying::start(&format!("http://{address}"), "").await;
+    let mut stream = TcpStream::connect(relaying.address).await.unwrap();
+    stream.write_all(b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: elsewhere:443\r\n\r\n").await.unwrap();
+    let mut answer = vec![0; 1000];
+    let length = stream.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8(answer[..length].to_vec()).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("GOMA_PROXY_HOST"), "{answer}");
+    assert!(!heard.lock().unwrap().iter().any(|head| head.contains("CONNECT")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_interim_answer_is_not_passed_on() {
     let answer = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
     let (address, _) = says(answer, None).await;
@@ -332,6 +345,48 @@ async fn a_server_that_dies_in_between_costs_an_attempt_and_no_connection() {
     let relaying = Relaying::start(&format!("http://{address}"), "").await;
     let why = relaying.complaint().await;
     assert!(why.contains(&format!("upstream http://{address}: ")), "{why}");
+}
+
+/// A client reads nothing before it has written all; a server that has had enough reads no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_to_half_a_request_reaches_who_is_still_writing() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut start = vec![0; 100];
+            let length = stream.read(&mut start).await.unwrap_or(0);
+            let is_ping = String::from_utf8_lossy(&start[..length]).contains("/ping");
+            let answer = if is_ping { OK } else { "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nfull" };
+            let _ = stream.write_all(answer.as_bytes()).await;
+            if is_ping {
+                let _ = stream.shutdown().await;
+            }
+            open.push(stream);
+        }
+    });
+    let relaying = Relaying::start(&format!("http://{address}"), "").await;
+    let address = relaying.address;
+    let answer = apart(move || {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let body = vec![7; 40 << 20];
+        let head = format!("POST /p/e HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&body).unwrap();
+        // The connection is good for more.
+        stream
+            .write_all(b"POST /p/ping HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answers = Vec::new();
+        stream.read_to_end(&mut answers).unwrap();
+        String::from_utf8_lossy(&answers).into_owned()
+    });
+    let answer = answer.await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("answered 503 Service Unavailable: full"), "{answer}");
+    assert!(answer.ends_with("ok\n"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
