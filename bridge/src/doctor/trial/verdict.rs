@@ -146,8 +146,9 @@ fn lacking(words: &str) -> Option<String> {
         if let Some((before, _)) = line.split_once(": cannot open shared object file") {
             return before.rsplit(' ').next().map(str::to_owned);
         }
-        let is_absent =
-            ["No such file", "not found", "doesn't exist", "no such file"].iter().any(|word| line.contains(word));
+        // "Permission denied" is what looking along a PATH ends with, if some directory of it is closed.
+        let absent = ["No such file", "not found", "doesn't exist", "no such file", "Permission denied"];
+        let is_absent = absent.iter().any(|word| line.contains(word));
         if !is_absent {
             continue;
         }
@@ -200,6 +201,8 @@ mod tests {
             ),
             ("gcc: error trying to exec 'cc1plus': execvp: No such file or directory", Some("cc1plus")),
             ("gcc: fatal error: cannot execute 'as': execvp: No such file or directory", Some("as")),
+            ("gcc: fatal error: cannot execute 'cc1': execvp: Permission denied", Some("cc1")),
+            ("a.c:1:10: fatal error: /secret/x.h: Permission denied", None),
             (
                 "/usr/bin/clang: error while loading shared libraries: libLLVM-14.so.1: cannot open shared object file: No such file",
                 Some("libLLVM-14.so.1"),

@@ -29,17 +29,14 @@ fn goma(person: &Person) -> Vec<(String, String)> {
     all.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// Starts one with the variables of now but for these, on the port where doctor looks.
+/// Starts one with the variables of now but for these, and has doctor look for it on its port.
 async fn running(person: &mut Person, but: &[(&str, &str)], health: &'static str) -> Pages {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    person.set("GOMA_COMPILER_PROXY_PORT", port.to_string());
     let mut variables = goma(person);
     for (name, value) in but {
         variables.retain(|(other, _)| other != name);
         variables.push(((*name).to_owned(), (*value).to_owned()));
     }
     let pages = compiler_proxy(&variables, health, person.path("counter")).await;
-    // It listens on a port of its own choice, which it says it was told.
     person.set("GOMA_COMPILER_PROXY_PORT", pages.port.to_string());
     pages
 }
@@ -91,7 +88,7 @@ async fn gomacc_is_tried_and_it_is_seen_where_it_compiled() {
         person = nobody;
     }
     let _proxy = running(&mut person, &[], "ok").await;
-    // Its port is the one thing that differs: it was made before the port was known.
+    // Its port is the one thing that differs: its pages were made before that was known.
     let seen = async |person: &Person| {
         let seen = person.look(&[]).await;
         seen.ids().into_iter().filter(|id| *id != "stale-compiler-proxy").map(str::to_owned).collect::<Vec<_>>()
