@@ -88,7 +88,9 @@ impl Programs {
             command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(program);
             command
         };
-        let made = call("initdb").args(["--auth=trust", "--username=bgd", "--no-sync", "-D"]).arg(&data).output();
+        // Whatever language this machine speaks: BuildGrid wants text.
+        let flags = ["--auth=trust", "--username=bgd", "--no-sync", "--encoding=UTF8", "--no-locale", "-D"];
+        let made = call("initdb").args(flags).arg(&data).output();
         let made = made.expect("initdb starts");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let address = free_port();
