@@ -138,7 +138,10 @@ async fn answers_are_packed_for_whoever_shows_a_token_and_not_for_the_own_user()
         match expected {
             Some("gzip") => GzDecoder::new(body).read_to_end(&mut plain).unwrap(),
             Some(_) => DeflateDecoder::new(body).read_to_end(&mut plain).unwrap(),
-            None => (&mut &body[..]).read_to_end(&mut plain).unwrap(),
+            None => {
+                plain.extend_from_slice(body);
+                body.len()
+            }
         };
         assert_eq!(Fields::read(&plain).unwrap().texts(1), [blob.key()]);
     }
