@@ -13,7 +13,10 @@ use std::cmp::Ordering;
 
 /// See the module. Places are names with a `/` between them, from the input root; empty for the root itself.
 #[derive(Debug, Default)]
-pub struct InputTree<'a>(Vec<(&'a str, Node<'a>)>);
+pub struct InputTree<'a>(Vec<Placed<'a>>);
+
+/// What is at a place.
+type Placed<'a> = (&'a str, Node<'a>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Node<'a> {
@@ -104,10 +107,7 @@ fn by_names(one: &str, other: &str) -> Ordering {
 }
 
 /// What is at `path`, of nodes that are there or below it; and those below.
-fn here<'n, 'a>(
-    nodes: &'n [(&'a str, Node<'a>)],
-    path: &str,
-) -> Result<(Node<'a>, &'n [(&'a str, Node<'a>)]), Conflict> {
+fn here<'n, 'a>(nodes: &'n [Placed<'a>], path: &str) -> Result<(Node<'a>, &'n [Placed<'a>]), Conflict> {
     let (at, below) = nodes.split_at(nodes.iter().take_while(|(at, _)| at.len() == path.len()).count());
     // Whatever has something below it is a directory.
     let implied = below.first().or(if path.is_empty() { at.first() } else { None }).map(|_| Node::Directory);
@@ -122,7 +122,7 @@ fn here<'n, 'a>(
 
 /// Of the directory with these nodes below it; names begin at `start`.
 fn encode(
-    mut nodes: &[(&str, Node<'_>)],
+    mut nodes: &[Placed<'_>],
     start: usize,
     messages: &mut Vec<(Digest, Bytes)>,
 ) -> Result<Digest, InputTreeError> {
