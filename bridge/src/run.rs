@@ -49,6 +49,10 @@ const BLOCKING_THREADS: usize = 8;
 /// Turns of tasks after which a thread looks for what came over the network: a turn is up to a millisecond of
 /// unpacking, hashing and packing, and with the usual 61 of them answers of the server lie about for as long.
 const TURNS: u32 = 5;
+/// Turns of its own tasks after which a thread takes one that woke elsewhere, as all do whose work was done on a
+/// thread for what blocks. While there is always something to do it takes them at no other time, and who was
+/// unlucky waited four times as long as the others.
+const TURNS_FOR_OTHERS: u32 = 2;
 
 /// The whole program.
 pub fn main_impl() -> ExitCode {
@@ -140,7 +144,8 @@ fn config_error(error: &anyhow::Error) -> ExitCode {
 
 fn on_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.enable_all().max_blocking_threads(BLOCKING_THREADS).event_interval(TURNS).build()?.block_on(work)
+    runtime.enable_all().max_blocking_threads(BLOCKING_THREADS);
+    runtime.event_interval(TURNS).global_queue_interval(TURNS_FOR_OTHERS).build()?.block_on(work)
 }
 
 async fn caller(way: &Way) -> anyhow::Result<Caller> {
