@@ -1,43 +1,25 @@
-//! From the command line to a serving bridge, and back down in order.
+//! From the command line to whatever was asked for, and its exit code.
 
 use crate::access::Access;
-use crate::admission::Pool;
-use crate::backend::{Address, Backend};
 use crate::caller::Caller;
 use crate::cli::{self, Cli, Command, Doctor, Setup, Way};
 use crate::client_env::{self, ClientEnv, Shell};
-use crate::config::{Config, File, Overrides, Server};
-use crate::content::Content;
+use crate::config::{Config, File, Overrides};
 use crate::doctor::catalogue::Kind;
 use crate::doctor::examine::{Options, examine};
 use crate::doctor::variables::Variables;
-use crate::hash_map::HashMap;
-use crate::http::{Edge, Settings};
-use crate::local_auth::LocalAuth;
-use crate::pipeline::compile::Compiler;
-use crate::records::Records;
+use crate::reach::reach;
 use crate::relay::arguments;
 use crate::relay::config::Flags;
 use crate::relay::run::Ready;
-use crate::{allocator, explain, seed, serve};
+use crate::{allocator, daemon, explain, seed};
 use anyhow::Context as _;
 use clap::Parser as _;
 use etcetera::BaseStrategy as _;
-use motefarm_core::SystemClock;
-use motefarm_net::dial::{self, Bearer, Target};
-use motefarm_net::private_file;
-use motefarm_net::profile::{self, DEFAULT_FARM, Profile, ProfileError};
-use motefarm_net::tls::{self, Authority, OperatorCertificate};
-use rustls::ServerConfig;
+use motefarm_net::dial;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// Exit code for a wrong configuration (`EX_USAGE` of sysexits.h).
 const EXIT_CONFIG: u8 = 64;
@@ -50,8 +32,7 @@ const BLOCKING_THREADS: usize = 8;
 /// unpacking, hashing and packing, and with the usual 61 of them answers of the server lie about for as long.
 const TURNS: u32 = 5;
 /// Turns of its own tasks after which a thread takes one that woke elsewhere, as all do whose work was done on a
-/// thread for what blocks. While there is always something to do it takes them at no other time, and who was
-/// unlucky waited four times as long as the others.
+/// thread for what blocks. While there is always something to do it takes them at no other time.
 const TURNS_FOR_OTHERS: u32 = 2;
 
 /// The whole program.
@@ -63,7 +44,7 @@ pub fn main_impl() -> ExitCode {
     start_logging();
     let result = match &cli.command {
         Command::Serve(setup) => match resolve(setup) {
-            Ok(config) => on_runtime(run(config)),
+            Ok(config) => on_runtime(daemon::run(config)),
             Err(error) => return config_error(&error),
         },
         Command::CheckConfig(setup) => match resolve(setup) {
@@ -215,150 +196,6 @@ fn resolve(setup: &Setup) -> anyhow::Result<Config> {
     config.data_dir = std::path::absolute(&config.data_dir)?;
     // Files that are named must be there before a port opens.
     Access::new(config.anonymous, config.token_file.as_deref())?;
-    backend(&config)?;
+    reach(&config.server)?;
     Ok(config)
-}
-
-/// The way to the server. Nothing is dialled yet.
-fn backend(config: &Config) -> anyhow::Result<(Target, Bearer)> {
-    let read =
-        |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("can not read {}", path.display()));
-    let (address, ca_file, token_file) = match &config.server {
-        Server::At { address, ca_file, token_file } => (address, ca_file, token_file),
-        Server::FarmOf(path) => return farm(path),
-        Server::Farm(name) => return farm(&farm_profile(name.as_deref())?),
-    };
-    let target = match address {
-        Address::Clear(address) => Target::Clear(address.clone()),
-        Address::Unix(path) => Target::Unix(path.clone()),
-        Address::Tls(address) => {
-            let trusted = match ca_file {
-                Some(path) => tls::client_config(&read(path)?)?,
-                None => tls::client_config_system()?,
-            };
-            Target::Tls { address: address.clone(), tls: Arc::new(trusted) }
-        }
-    };
-    let bearer = match token_file {
-        Some(path) => Bearer::new(read(path)?.trim()).with_context(|| format!("{} holds no token", path.display()))?,
-        None => Bearer::none(),
-    };
-    Ok((target, bearer))
-}
-
-/// Where the profile of a farm is; of the one that `mote` would take, if none is named.
-fn farm_profile(name: Option<&str>) -> anyhow::Result<PathBuf> {
-    let dir = profile::config_dir(|name| std::env::var_os(name)).context("no home directory is known: set HOME")?;
-    let meant = std::env::var("MOTE_FARM").ok().filter(|name| profile::is_farm_name(name));
-    Ok(profile::path(&dir, name.or(meant.as_deref()).unwrap_or(DEFAULT_FARM)))
-}
-
-/// The way to the farm of a profile.
-fn farm(path: &Path) -> anyhow::Result<(Target, Bearer)> {
-    let loaded = Profile::load(path).map_err(|error| match error {
-        ProfileError::Missing(path) => anyhow::anyhow!(
-            "no REAPI server is named, and there is no farm's profile {}: start a farm on this machine \
-             (mote-coordinator serve), sign in to one (mote login --server HOST:PORT), or name a server \
-             (--backend grpc://HOST:PORT)",
-            path.display()
-        ),
-        other => other.into(),
-    })?;
-    if let Some(warning) = loaded.warning {
-        tracing::warn!("{warning}");
-    }
-    let Profile { server, ca_pem, token, .. } = loaded.profile;
-    let trusted = if ca_pem.is_empty() { tls::client_config_system()? } else { tls::client_config(&ca_pem)? };
-    let bearer = Bearer::new(&token).with_context(|| format!("{} holds no token", path.display()))?;
-    Ok((Target::Tls { address: server, tls: Arc::new(trusted) }, bearer))
-}
-
-fn server_tls(config: &Config) -> anyhow::Result<Arc<ServerConfig>> {
-    let authority = Authority::load_or_create(&config.data_dir.join("tls"))?;
-    let operators = match &config.tls {
-        Some(tls) => {
-            Some(OperatorCertificate::load(&tls.cert, &tls.key).context("the certificate of [tls] is no use")?)
-        }
-        None => None,
-    };
-    Ok(authority.server_config_beside(&config.names, operators)?)
-}
-
-async fn run(config: Config) -> anyhow::Result<()> {
-    let data_dir = config.data_dir.clone();
-    private_file::create_dir(&data_dir).with_context(|| format!("can not make {}", data_dir.display()))?;
-    let listener =
-        TcpListener::bind(&config.listen).await.with_context(|| format!("can not listen on {}", config.listen))?;
-    let address = listener.local_addr()?;
-    let map = HashMap::open(&data_dir.join("hash-map"), config.limits.map_entries)?;
-    let tls = server_tls(&config)?;
-    let (target, bearer) = backend(&config)?;
-    let backend = Backend::new(dial::lazy_channel(target)?, bearer, &config.instance);
-    let edge = Arc::new(edge(&config, Content::new(backend, map))?);
-    let shutdown = CancellationToken::new();
-    let mut stop = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let beside = TaskTracker::new();
-    if let Some(file) = &config.local_auth {
-        let opened = LocalAuth::open(file, None, Arc::new(SystemClock)).await;
-        let local_auth = opened.with_context(|| format!("can not write {}", file.display()))?;
-        tracing::info!(LUCI_CONTEXT = %local_auth.context().display(), "clients are given tokens");
-        beside.spawn(local_auth.serve(shutdown.clone()));
-    }
-    beside.close();
-    let port = tokio::spawn(serve::serve(edge.clone(), listener, tls, config.limits.connections, shutdown.clone()));
-    let ca = data_dir.join("tls/ca.pem");
-    tracing::info!(%address, backend = %config.server, instance = config.instance, ca = %ca.display(), "the bridge serves");
-    match edge.compiler.content().backend().abilities().await {
-        Ok(abilities) => tracing::info!(versions = abilities.versions, "the backend answers"),
-        Err(fault) => tracing::warn!(%fault, "the backend does not answer; compiles fail until it does"),
-    }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    tokio::select! {
-        _ = stop.0.recv() => {}
-        _ = stop.1.recv() => {}
-    }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    tracing::info!("stopping: what is in progress is answered first");
-    shutdown.cancel();
-    let ending = async {
-        let ended = port.await;
-        beside.wait().await;
-        ended
-    };
-    tokio::select! {
-        ended = ending => ended?,
-        _ = stop.0.recv() => tracing::warn!("told to stop again: stopping at once"),
-        _ = stop.1.recv() => tracing::warn!("told to stop again: stopping at once"),
-    }
-    Ok(())
-}
-
-/// Everything an answer needs, by a configuration.
-pub fn edge(config: &Config, content: Content) -> anyhow::Result<Edge> {
-    // Shares of the memory: requests as they came, unpacked, and answers.
-    let share = config.limits.memory_bytes / 6;
-    let answers = Pool::new(share * 2);
-    Ok(Edge {
-        compiler: Compiler::new(config.compile.clone(), content, answers.clone()),
-        access: Access::new(config.anonymous, config.token_file.as_deref())?,
-        records: Records::default(),
-        clock: Arc::new(SystemClock),
-        path_prefixes: config.path_prefixes.clone(),
-        settings: settings(config),
-        request_bytes: config.limits.request_bytes,
-        packed: Pool::new(share),
-        unpacked: Pool::new(share * 3),
-        answers,
-        draining: AtomicBool::new(false),
-    })
-}
-
-fn settings(config: &Config) -> Settings {
-    let own_ca = config.tls.is_none().then(|| config.data_dir.join("tls/ca.pem"));
-    Settings {
-        path: config.settings.path.clone(),
-        endpoint: config.settings.endpoint.clone(),
-        name: config.settings.name.clone(),
-        ca_file: config.settings.ca_file.clone().or(own_ca),
-    }
 }

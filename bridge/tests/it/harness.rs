@@ -9,7 +9,7 @@ use motefarm_bridge::config::{File, Overrides};
 use motefarm_bridge::content::Content;
 use motefarm_bridge::hash_map::HashMap;
 use motefarm_bridge::http::Edge;
-use motefarm_bridge::{run, serve};
+use motefarm_bridge::{daemon, serve};
 use motefarm_core::Digest;
 use motefarm_net::tls::Authority;
 use std::fs;
@@ -45,7 +45,7 @@ impl Bridge {
         let flags = Overrides { platform, ..Overrides::default() };
         let config = file.resolve(flags, dir.to_owned()).unwrap();
         let map = HashMap::open(&dir.join("hash-map"), 10_000).unwrap();
-        let edge = Arc::new(run::edge(&config, Content::new(backend, map)).unwrap());
+        let edge = Arc::new(daemon::edge(&config, Content::new(backend, map)).unwrap());
         let authority = Authority::load_or_create(&dir.join("tls")).unwrap();
         let tls = authority.server_config(&["127.0.0.1".to_owned()]).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
