@@ -6,6 +6,8 @@
 //! * [`content`]: blobs by Goma's hash keys. [`hash_map`] remembers what each stands for, [`file_blob`] says
 //!   how they are made.
 //! * [`backend`]: the REAPI server.
+//! * [`relay`]: what stands in for a client's own proxy. [`local_auth`]: what gives clients tokens.
+//! * [`doctor`], [`seed`], [`explain`], [`client_env`]: what people need around it.
 //!
 //! **Absent on purpose:** content (the server's CAS has it all), compilers, the farm's own protocol.
 
