@@ -8,7 +8,14 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Processes that held a socket of ours lately, as directories of /proc: who connects often is found without
+/// looking into every process of the machine. Nothing is believed of them.
+static LATELY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// Of them.
+const MOST_LATELY: usize = 8;
 
 /// Whether both ends are on loopback.
 pub fn is_loopback(peer: SocketAddr, local: SocketAddr) -> bool {
@@ -35,13 +42,25 @@ pub fn is_own_user(peer: SocketAddr, local: SocketAddr) -> bool {
 fn is_held_beside_us(inode: u64) -> bool {
     let socket = PathBuf::from(format!("socket:[{inode}]"));
     let Ok(beside) = fs::read_link("/proc/self/ns/pid") else { return false };
-    let is_process = |name: &OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes.filter(|entry| is_process(&entry.file_name())).map(|entry| entry.path()).any(|process| {
+    let holds = |process: &Path| {
         fs::read_link(process.join("ns/pid")).is_ok_and(|namespace| namespace == beside)
             && fs::read_dir(process.join("fd"))
                 .is_ok_and(|files| files.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|to| to == socket)))
-    })
+    };
+    let lately = || LATELY.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = lately().clone();
+    if known.iter().any(|process| holds(process)) {
+        return true;
+    }
+    let is_process = |name: &OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut others = processes.filter(|entry| is_process(&entry.file_name())).map(|entry| entry.path());
+    let Some(holder) = others.find(|process| holds(process)) else { return false };
+    let mut known = lately();
+    known.retain(|process| *process != holder);
+    known.insert(0, holder);
+    known.truncate(MOST_LATELY);
+    true
 }
 
 /// Finds the peer's side of the connection in a socket table (`Documentation/networking/proc_net_tcp`):
@@ -97,6 +116,22 @@ mod tests {
             other.set_port(1);
             assert!(!is_own_user(other, local));
         }
+    }
+
+    /// What was found out once is found out again each time.
+    #[test]
+    fn who_held_one_socket_is_asked_first_and_believed_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let local = listener.local_addr().unwrap();
+        for _ in 0..2 * MOST_LATELY {
+            let stream = TcpStream::connect(local).unwrap();
+            assert!(is_own_user(stream.local_addr().unwrap(), local));
+        }
+        let known = LATELY.lock().unwrap().clone();
+        assert!(known.contains(&PathBuf::from(format!("/proc/{}", std::process::id()))), "{known:?}");
+        assert!(known.len() <= MOST_LATELY);
+        let gone = TcpStream::connect(local).unwrap().local_addr().unwrap();
+        assert!(!is_own_user(gone, local), "a socket that nobody holds is nobody's");
     }
 
     #[test]
