@@ -9,7 +9,7 @@ use std::process::Command;
 
 /// What clang of a distribution calls itself, and what the one in a project does: it is seen who compiled.
 const VENDORS: [&[u8; 7]; 2] = [b"Debian ", b"Ubuntu "];
-/// See [`VENDORS`].
+/// What such a one in a project calls itself: see `VENDORS`.
 pub const IN_TREE: &str = "Intree clang version";
 /// Its folder, as spelled in the folder of the objects.
 const TREE: &str = "../third_party/llvm";
