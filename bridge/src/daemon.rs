@@ -9,7 +9,7 @@ use crate::hash_map::HashMap;
 use crate::http::{Edge, Settings};
 use crate::local_auth::LocalAuth;
 use crate::pipeline::compile::Compiler;
-use crate::reach::reach;
+use crate::reach::Destination;
 use crate::records::Records;
 use crate::serve;
 use anyhow::Context as _;
@@ -37,7 +37,7 @@ fn server_tls(config: &Config) -> anyhow::Result<Arc<ServerConfig>> {
 }
 
 /// Serves until it is told to stop, and comes down in order.
-pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+pub(crate) async fn run(config: Config, (target, bearer): Destination) -> anyhow::Result<()> {
     let data_dir = config.data_dir.clone();
     private_file::create_dir(&data_dir).with_context(|| format!("can not make {}", data_dir.display()))?;
     let listener =
@@ -45,7 +45,6 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let map = HashMap::open(&data_dir.join("hash-map"), config.limits.map_entries)?;
     let tls = server_tls(&config)?;
-    let (target, bearer) = reach(&config.server)?;
     let backend = Backend::new(dial::lazy_channel(target)?, bearer, &config.instance);
     let edge = Arc::new(edge(&config, Content::new(backend, map))?);
     let shutdown = CancellationToken::new();
@@ -61,12 +60,17 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let port = tokio::spawn(serve::serve(edge.clone(), listener, tls, config.limits.connections, shutdown.clone()));
     let ca = data_dir.join("tls/ca.pem");
     tracing::info!(%address, backend = %config.server, instance = config.instance, ca = %ca.display(), "the bridge serves");
-    match edge.compiler.content().backend().abilities().await {
-        Ok(abilities) => tracing::info!(versions = abilities.versions, "the backend answers"),
-        Err(fault) => tracing::warn!(%fault, "the backend does not answer; compiles fail until it does"),
-    }
+    // Whatever the server does: clients are answered from now on.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let told = async {
+        match edge.compiler.content().backend().abilities().await {
+            Ok(abilities) => tracing::info!(versions = abilities.versions, "the backend answers"),
+            Err(fault) => tracing::warn!(%fault, "the backend does not answer; compiles fail until it does"),
+        }
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
+        () = told => {}
         _ = stop.0.recv() => {}
         _ = stop.1.recv() => {}
     }

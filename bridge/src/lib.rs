@@ -17,6 +17,7 @@ mod allocator;
 pub mod authorization;
 pub mod backend;
 pub mod caller;
+mod causes;
 pub mod cli;
 pub mod client_env;
 pub mod config;

@@ -9,8 +9,11 @@ use motefarm_net::tls;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Where a server is and what to trust there, and what to show it.
+pub(crate) type Destination = (Target, Bearer);
+
 /// The way to the server. Nothing is dialled yet.
-pub(crate) fn reach(server: &Server) -> anyhow::Result<(Target, Bearer)> {
+pub(crate) fn reach(server: &Server) -> anyhow::Result<Destination> {
     let read =
         |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("can not read {}", path.display()));
     let (address, ca_file, token_file) = match server {
@@ -39,12 +42,18 @@ pub(crate) fn reach(server: &Server) -> anyhow::Result<(Target, Bearer)> {
 /// Where the profile of a farm is; of the one that `mote` would take, if none is named.
 fn farm_profile(name: Option<&str>) -> anyhow::Result<PathBuf> {
     let dir = profile::config_dir(|name| std::env::var_os(name)).context("no home directory is known: set HOME")?;
-    let meant = std::env::var("MOTE_FARM").ok().filter(|name| profile::is_farm_name(name));
-    Ok(profile::path(&dir, name.or(meant.as_deref()).unwrap_or(DEFAULT_FARM)))
+    let meant = std::env::var(profile::FARM).ok().filter(|meant| !meant.is_empty());
+    let farm = name.or(meant.as_deref()).unwrap_or(DEFAULT_FARM);
+    anyhow::ensure!(
+        profile::is_farm_name(farm),
+        "{farm:?} can not be the name of a farm: look at {}, or say --farm NAME",
+        profile::FARM
+    );
+    Ok(profile::path(&dir, farm))
 }
 
 /// The way to the farm of a profile.
-fn farm(path: &Path) -> anyhow::Result<(Target, Bearer)> {
+fn farm(path: &Path) -> anyhow::Result<Destination> {
     let loaded = Profile::load(path).map_err(|error| match error {
         ProfileError::Missing(path) => anyhow::anyhow!(
             "no REAPI server is named, and there is no farm's profile {}: start a farm on this machine \

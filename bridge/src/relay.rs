@@ -26,6 +26,7 @@ mod way;
 
 use crate::access::OTHER_USER;
 use crate::authorization::Authorization;
+use crate::causes::causes;
 use crate::http::encoding::ACCEPTED;
 use crate::secret_file::SecretFile;
 use crate::serve;
@@ -177,7 +178,7 @@ impl Relay {
                     self.way.doubt(&endpoint).await;
                     tries += 1;
                     if !error.is_connect() || tries == 2 {
-                        return Err(format!("upstream {endpoint}: {}", causes(&error)));
+                        return Err(format!("upstream {endpoint}: {}", causes(error.to_string(), &error)));
                     }
                 }
             }
@@ -245,18 +246,4 @@ fn instead(call: Call, why: &str) -> Response<Body> {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(ACCEPTED));
     }
     answer
-}
-
-/// An error and what is below it, each thing said once.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -8,7 +8,7 @@ use crate::config::{Config, File, Overrides};
 use crate::doctor::catalogue::Kind;
 use crate::doctor::examine::{Options, examine};
 use crate::doctor::variables::Variables;
-use crate::reach::reach;
+use crate::reach::{Destination, reach};
 use crate::relay::arguments;
 use crate::relay::config::Flags;
 use crate::relay::run::Ready;
@@ -44,11 +44,11 @@ pub fn main_impl() -> ExitCode {
     start_logging();
     let result = match &cli.command {
         Command::Serve(setup) => match resolve(setup) {
-            Ok(config) => on_runtime(daemon::run(config)),
+            Ok((config, destination)) => on_runtime(daemon::run(config, destination)),
             Err(error) => return config_error(&error),
         },
         Command::CheckConfig(setup) => match resolve(setup) {
-            Ok(config) => say(&config.describe()),
+            Ok((config, _)) => say(&config.describe()),
             Err(error) => return config_error(&error),
         },
         Command::Relay(asked) => match ready_relay(asked) {
@@ -170,7 +170,8 @@ fn ready_relay(asked: &cli::Relay) -> anyhow::Result<Ready> {
     Ready::new(file.relay.resolve(flags)?)
 }
 
-fn resolve(setup: &Setup) -> anyhow::Result<Config> {
+/// What holds, and the way to the server by it: files that are named must be there before a port opens.
+fn resolve(setup: &Setup) -> anyhow::Result<(Config, Destination)> {
     let file = match &setup.config {
         Some(path) => File::load(path)?,
         None => File::default(),
@@ -194,8 +195,7 @@ fn resolve(setup: &Setup) -> anyhow::Result<Config> {
     };
     let mut config = file.resolve(flags, default_dir)?;
     config.data_dir = std::path::absolute(&config.data_dir)?;
-    // Files that are named must be there before a port opens.
     Access::new(config.anonymous, config.token_file.as_deref())?;
-    reach(&config.server)?;
-    Ok(config)
+    let destination = reach(&config.server)?;
+    Ok((config, destination))
 }

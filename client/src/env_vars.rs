@@ -8,7 +8,7 @@ pub(crate) const TOKEN: &str = "MOTE_TOKEN";
 /// File with the farm's CA certificate (PEM), instead of the profile's.
 pub(crate) const CA: &str = "MOTE_CA";
 /// Name of the farm, which is the profile `farms/<name>.toml`; `local` if unset.
-pub(crate) const FARM: &str = "MOTE_FARM";
+pub(crate) const FARM: &str = motefarm_net::profile::FARM;
 /// The folder that holds `farms/`, instead of `${XDG_CONFIG_HOME:-~/.config}/mote`.
 pub(crate) const CONFIG_DIR: &str = motefarm_net::profile::CONFIG_DIR;
 /// The folder that holds `runs/` and `trees/`, instead of `${XDG_CACHE_HOME:-~/.cache}/mote`.

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// The environment variable that names the folder of profiles' `farms/`.
 pub const CONFIG_DIR: &str = "MOTE_CONFIG_DIR";
+/// The environment variable that names the farm which is meant.
+pub const FARM: &str = "MOTE_FARM";
 /// The farm that is meant when nobody names one: the one on this machine.
 pub const DEFAULT_FARM: &str = "local";
 

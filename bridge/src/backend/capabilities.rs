@@ -1,5 +1,6 @@
 //! What the server can, as far as the bridge minds.
 
+use super::cas::in_time;
 use super::retry::retrying;
 use super::{Fault, Service, Stage};
 use crate::pipeline::action::Dialect;
@@ -81,7 +82,7 @@ impl AbilitiesCache {
         let asked = retrying(Stage::Capabilities, || {
             let mut client = CapabilitiesClient::new(service.clone());
             let request = request.clone();
-            async move { client.get_capabilities(request).await }
+            async move { in_time(client.get_capabilities(request)).await }
         });
         let answer = match (asked.await, &*known) {
             (Ok(announced), _) => Abilities::of(announced.get_ref())

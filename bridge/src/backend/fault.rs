@@ -1,5 +1,6 @@
 //! What went wrong at the backend, and in which stage of a compile.
 
+use crate::causes::causes;
 use std::fmt;
 use tonic::{Code, Status};
 
@@ -78,16 +79,6 @@ impl Fault {
 
     /// What a call was answered.
     pub fn of(stage: Stage, status: &Status) -> Self {
-        let mut message = status.message().to_owned();
-        // A transport that failed says only so; why is below.
-        let mut source = std::error::Error::source(status);
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            if !message.contains(&text) {
-                message = format!("{message}: {text}");
-            }
-            source = cause.source();
-        }
-        Self { stage, code: status.code(), message }
+        Self { stage, code: status.code(), message: causes(status.message().to_owned(), status) }
     }
 }

@@ -55,6 +55,37 @@ impl Drop for Serving {
     }
 }
 
+/// The service manager waits for the port, not for a server that takes connections and says nothing.
+#[test]
+fn it_is_ready_whatever_its_server_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let manager = std::os::unix::net::UnixDatagram::bind(dir.path().join("notify")).unwrap();
+    manager.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    let mut child = program()
+        .args(["serve", "--listen", "127.0.0.1:0", "--backend", &silent.local_addr().unwrap().to_string()])
+        .arg("--data-dir")
+        .arg(dir.path().join("data"))
+        .env("NOTIFY_SOCKET", dir.path().join("notify"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = [0; 64];
+    let received = manager.recv(&mut said);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(said[..received.unwrap()].starts_with(b"READY=1"));
+}
+
+/// What is meant is not what would be taken instead.
+#[test]
+fn a_farm_that_can_not_be_is_told_and_not_replaced_by_another() {
+    let ran = program().arg("check-config").env("MOTE_FARM", "../x").output().unwrap();
+    let words = words(&ran);
+    assert_eq!(ran.status.code(), Some(64), "{words}");
+    assert!(words.contains("\"../x\"") && words.contains("MOTE_FARM"), "{words}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compile_survives_the_death_of_the_bridge_and_can_be_explained() {
     let dir = tempfile::tempdir().unwrap();
